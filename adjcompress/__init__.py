@@ -1,0 +1,1 @@
+"""Make convolutional networks small and fast, with proof."""

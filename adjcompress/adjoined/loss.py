@@ -1,0 +1,56 @@
+"""What is minimised when a full and a small network are trained together?
+
+L = CE(p, y) + weight(t) * KL(p || q), p the probabilities of the full network, q those of the small one, t the progress
+of the training in [0, 1] [P1 Definition 1]. The gradient flows through p as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# lambda(t) of P1 table 13, and a constant.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "quadratic": lambda progress: min(4 * progress**2, 1.0),
+    "cosine": lambda progress: 1 - math.cos(progress),
+    "linear": lambda progress: progress,
+    "exponential": lambda progress: math.exp(progress) - 1,
+    "constant": lambda progress: 1.0,
+}
+
+
+@dataclass(frozen=True)
+class AdjointLoss:
+    """The loss and its terms, scalars: total = cross_entropy + weight * divergence."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    divergence: Tensor
+
+
+def divergence(full: Tensor, small: Tensor) -> Tensor:
+    """KL(p || q) in nats, mean over the batch, from the logits (N, classes) of both networks.
+
+    From log-probabilities, so no epsilon is needed and the divergence of equal logits is 0. The gradient reaches both.
+    """
+    log_p, log_q = F.log_softmax(full.float(), 1), F.log_softmax(small.float(), 1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def adjoint_loss(
+    full: Tensor, smalls: Mapping[str, Tensor], labels: Tensor, weight: float, detach: bool = False
+) -> AdjointLoss:
+    """The adjoint loss of one batch. arXiv:2006.05624; P1 definition 1.
+
+    `full` and each of `smalls` are logits (N, classes); `labels` are classes (N,) or probabilities (N, classes). With
+    several small networks their divergences are averaged. `detach` stops the gradient through p, which the papers do not.
+    """
+    target = full.detach() if detach else full
+    mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()
+    cross_entropy = F.cross_entropy(full.float(), labels)
+    return AdjointLoss(cross_entropy + weight * mean_divergence, cross_entropy, mean_divergence)

@@ -1,0 +1,66 @@
+"""How many parameters, multiply-adds and bytes does a network take?
+
+A MAC is one multiply-add of a convolution or a matrix product, for one image; biases, batch norm and activations are not
+counted. So ResNet-50 at 224 px has 4.089 GMACs and 25,557,032 parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One module that owns parameters: its name and class, its own parameters, its MACs for one image."""
+
+    name: str
+    kind: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Costs of a network: parameters, MACs for one image, bytes of its state dict, and each layer's share."""
+
+    parameters: int
+    macs: int
+    bytes: int
+    per_layer: tuple[LayerCount, ...]
+
+
+def count(network: nn.Module, example: Tensor) -> Counts:
+    """Count what `network` costs for one image.
+
+    `example` is a batch (N, C, H, W); its values and N do not matter. Nothing is computed: the network's copy runs on the
+    meta device, so ResNet-50 takes a quarter of a second. The network is left as it was.
+    """
+    abstract = copy.deepcopy(network).to("meta").eval()
+    images = torch.empty((1, *example.shape[1:]), dtype=example.dtype, device="meta")
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        abstract(images)
+    by_module = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    root = type(abstract).__name__
+    layers = tuple(
+        LayerCount(
+            name,
+            type(module).__name__,
+            sum(parameter.numel() for parameter in module.parameters(recurse=False)),
+            by_module.get(f"{root}.{name}", 0) if not list(module.children()) else 0,
+        )
+        for name, module in network.named_modules()
+        if list(module.parameters(recurse=False))
+    )
+    state = network.state_dict()
+    return Counts(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=by_module.get("Global", 0),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+        per_layer=layers,
+    )

@@ -1,0 +1,24 @@
+"""Which images are trained and tested on, and how do they arrive?"""
+
+from adjcompress.data.augment import Augmentation, augmentation, central
+from adjcompress.data.loader import TrainingBatches, derived_seed, epoch_batches, evaluation_batches, steps_of
+from adjcompress.data.sources import data_names, load_data
+from adjcompress.data.splits import FileSplit, ImageData, Preprocessing, Split, TensorSplit
+
+__all__ = [
+    "Augmentation",
+    "FileSplit",
+    "ImageData",
+    "Preprocessing",
+    "Split",
+    "TensorSplit",
+    "TrainingBatches",
+    "augmentation",
+    "central",
+    "data_names",
+    "derived_seed",
+    "epoch_batches",
+    "evaluation_batches",
+    "load_data",
+    "steps_of",
+]

@@ -1,0 +1,154 @@
+"""How do training images vary?
+
+Transforms of a whole batch at once, every image by its own draw: they are transforms of torchvision's v2 kind, take
+(N, 3, H, W), run where the batch lies and draw from torch's global generator. An `Augmentation` pairs what is done to a
+batch with what is done to a file while it is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+from adjcompress.data.splits import Preprocessing
+from adjcompress.errors import pick
+
+
+class RandomFlips(v2.Transform):
+    """Mirror each image left to right with probability `p`; any dtype."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        chosen = torch.rand(len(inpt), 1, 1, 1, device=inpt.device) < self.p
+        return torch.where(chosen, inpt.flip(-1), inpt)
+
+
+class RandomShifts(v2.Transform):
+    """Pad each image by `padding` black pixels and cut its size out at a random place; any dtype."""
+
+    def __init__(self, padding: int = 4) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        count, _, height, width = inpt.shape
+        padded = F.pad(inpt, [self.padding] * 4)
+        top, left = torch.randint(0, 2 * self.padding + 1, (2, count, 1), device=inpt.device)
+        rows = top + torch.arange(height, device=inpt.device)  # (N, H)
+        columns = left + torch.arange(width, device=inpt.device)  # (N, W)
+        images = torch.arange(count, device=inpt.device)
+        cut = padded.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return cut.permute(0, 3, 1, 2)
+
+
+class RandomProjections(v2.Transform):
+    """Rotate within `degrees` with probability `p`; with probability `p`, warp by up to `warp` and zoom in up to `zoom`.
+
+    One bilinear sampling for all three, borders reflected. Float images.
+    """
+
+    def __init__(self, degrees: float, p: float = 0.75, warp: float = 0.2, zoom: float = 1.1) -> None:
+        super().__init__()
+        self.degrees, self.p, self.warp, self.zoom = degrees, p, warp, zoom
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        count, device = len(inpt), inpt.device
+        rotated, warped = torch.rand(2, count, device=device) < self.p
+        angle = (torch.rand(count, device=device) * 2 - 1) * math.radians(self.degrees) * rotated
+        scale = 1 / (1 + torch.rand(count, device=device) * (self.zoom - 1) * warped)
+        tilt = (torch.rand(2, count, device=device) * 2 - 1) * self.warp * warped
+        zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        projection = torch.stack([cos, -sin, zero, sin, cos, zero, tilt[0], tilt[1], one], -1).view(count, 3, 3)
+        y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=device) for side in inpt.shape[-2:]), indexing="ij")
+        points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ projection.transpose(1, 2)  # (N, HW, 3)
+        grid = (points[..., :2] / points[..., 2:]).view(count, *inpt.shape[-2:], 2)
+        return F.grid_sample(inpt, grid, padding_mode="reflection", align_corners=True)
+
+
+class RandomLighting(v2.Transform):
+    """With probability `p`, shift an image's brightness and stretch its contrast by up to `amount`. Float, 0..255."""
+
+    def __init__(self, amount: float = 0.2, p: float = 0.75) -> None:
+        super().__init__()
+        self.amount, self.p = amount, p
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        shape = (len(inpt), 1, 1, 1)
+        chosen = torch.rand(shape, device=inpt.device) < self.p
+        shift, stretch = (torch.rand((2, *shape), device=inpt.device) * 2 - 1) * self.amount * chosen
+        mean = inpt.mean((1, 2, 3), keepdim=True)
+        return ((inpt - mean) * (1 + stretch) + mean + 255 * shift / 2).clamp(0, 255)
+
+
+class RandomResizedCrops(v2.Transform):
+    """Cut a random part of each image, `area` of it at an aspect from 3/4 to 4/3, and stretch it to the image's size."""
+
+    def __init__(self, area: tuple[float, float] = (0.08, 1.0)) -> None:
+        super().__init__()
+        self.area = area
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        count, device = len(inpt), inpt.device
+        area = torch.empty(count, device=device).uniform_(*self.area)
+        aspect = torch.empty(count, device=device).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
+        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        x, y = ((torch.rand(2, count, device=device) * 2 - 1) * (1 - torch.stack([width, height]))).unbind()
+        zero = torch.zeros_like(x)
+        affine = torch.stack([width, zero, x, zero, height, y], -1).view(count, 2, 3)
+        grid = F.affine_grid(affine, list(inpt.shape), align_corners=False)
+        return F.grid_sample(inpt, grid, padding_mode="reflection", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """`batch`: float images 0..255 -> the same. `file`: what fits a decoded file (any size) to the network's size."""
+
+    batch: v2.Transform
+    file: Callable[[Preprocessing], v2.Transform]
+
+
+def central(preprocessing: Preprocessing) -> v2.Transform:
+    """The view that is validated and shipped: resize the shorter side, cut the centre."""
+    size = preprocessing.image_size
+    return v2.Compose([v2.Resize(preprocessing.resize or size, antialias=True), v2.CenterCrop(size)])
+
+
+def _random_part(preprocessing: Preprocessing) -> v2.Transform:
+    return v2.RandomResizedCrop(preprocessing.image_size, scale=(0.08, 1.0), antialias=True)
+
+
+def _papers_cifar(degrees: float) -> v2.Transform:
+    return v2.Compose([RandomFlips(), RandomProjections(degrees), RandomLighting()])
+
+
+_IN_MEMORY: dict[str, Callable[[], v2.Transform]] = {
+    "none": v2.Identity,
+    "shift": RandomShifts,
+    "crop-flip": lambda: v2.Compose([RandomShifts(), RandomFlips()]),
+    "papers-cifar": lambda: _papers_cifar(25),
+    "papers-pets": lambda: _papers_cifar(10),
+    "papers-imagenet": lambda: v2.Compose([RandomResizedCrops(), RandomFlips()]),
+}
+
+
+def augmentation(name: str, in_memory: bool) -> Augmentation:
+    """The augmentation called `name`, for images in memory or in files.
+
+    "none", "shift" (pad by 4 and cut), "crop-flip" (and mirror), and the papers': "papers-cifar", "papers-pets",
+    "papers-imagenet" (P1 appendix B). A file's random part is cut while it is decoded, at its full resolution.
+    """
+    batch = pick(_IN_MEMORY, name, "Augmentation")()
+    if name == "papers-imagenet" and not in_memory:
+        return Augmentation(RandomFlips(), _random_part)
+    return Augmentation(batch, central)

@@ -1,0 +1,171 @@
+"""In which order and in which batches do images arrive?
+
+Order and draws follow from (seed, epoch, step) alone, so training can go on from any step as if it had never stopped. In
+every epoch each image is seen once: the batches of an epoch differ by at most one image, and none is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as pixels
+
+from adjcompress.data.splits import FileSplit, Split, TensorSplit
+from adjcompress.errors import AdjCompressError
+
+Batch = tuple[Tensor, Tensor]
+
+
+def derived_seed(*parts: int) -> int:
+    """One seed from several numbers; different tuples give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def epoch_batches(images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+    """The image indices of every step of one epoch for process `rank` of `world`.
+
+    `batch_size` is for one process. A step of all processes together takes the same images as one process with
+    `world` times the batch.
+    """
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed(seed, epoch)))
+    return [torch.tensor_split(batch, world)[rank] for batch in torch.tensor_split(order, steps_of(images, batch_size * world))]
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Steps of an epoch; the batches are spread evenly and hold at most `batch_size` images."""
+    return max(1, -(-images // batch_size))
+
+
+class TrainingBatches:
+    """Batches of pixels, uint8 (N, 3, H, W), and labels, int64 (N,), on `device`, in a new order every epoch."""
+
+    def __init__(
+        self,
+        split: Split,
+        fit_file: Callable[[Tensor], Tensor],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 2,
+    ) -> None:
+        if batch_size < 1 or world * 2 > len(split):
+            raise AdjCompressError(
+                f"--batch-size {batch_size} with {world} processes does not fit {len(split)} training images: "
+                "at least 1, and 2 images for each process."
+            )
+        self.split = split.to(device) if isinstance(split, TensorSplit) else split
+        self.steps = steps_of(len(split), batch_size * world)
+        self._order = (len(split), batch_size, seed)
+        self._place = (rank, world)
+        self.device = device
+        self._sampler = _EpochSampler()
+        self._files: DataLoader[Any] | None = None
+        if isinstance(split, FileSplit):
+            self._files = _file_loader(split, fit_file, self._sampler, seed, device, workers)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from step `start` on."""
+        batches = epoch_batches(*self._order, epoch, *self._place)[start:]
+        if isinstance(self.split, TensorSplit):
+            for indices in batches:
+                indices = indices.to(self.device)
+                yield self.split.images[indices], self.split.labels[indices]
+            return
+        assert self._files is not None
+        self._sampler.batches = [[(epoch, index) for index in indices.tolist()] for indices in batches]
+        yield from _on_device(self._files, self.device)
+
+
+def evaluation_batches(
+    split: Split,
+    fit_file: Callable[[Tensor], Tensor],
+    batch_size: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 2,
+) -> Iterator[Batch]:
+    """Every image of a split once, in order, over all processes together."""
+    share = torch.tensor_split(torch.arange(len(split)), world)[rank]
+    batches = [batch for batch in share.split(batch_size) if len(batch)]
+    if isinstance(split, TensorSplit):
+        for indices in batches:
+            yield split.images[indices].to(device), split.labels[indices].to(device)
+        return
+    sampler = _EpochSampler()
+    sampler.batches = [[(0, index) for index in batch.tolist()] for batch in batches]
+    yield from _on_device(_file_loader(split, fit_file, sampler, 0, device, workers), device)
+
+
+class _EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Hands the loader the batches it was given last: workers stay alive from one epoch to the next."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Files(Dataset[Any]):
+    """Decodes image files. An unreadable one is returned as its error: raised in a worker it would lose its one line."""
+
+    def __init__(self, split: FileSplit, fit_file: Callable[[Tensor], Tensor], seed: int) -> None:
+        self.split, self.fit_file, self.seed = split, fit_file, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | str:
+        epoch, index = key
+        path = self.split.paths[index]
+        try:
+            with Image.open(path) as image:
+                decoded = pixels.pil_to_tensor(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+            return f"{path} is not a readable image ({error}). Remove or replace it, then go on with --resume."
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self.seed, epoch, index))  # the same draw in whichever worker, after any resume
+            return self.fit_file(decoded), int(self.split.labels[index])
+
+
+def _collate(items: list[tuple[Tensor, int] | str]) -> Batch | str:
+    for item in items:
+        if isinstance(item, str):
+            return item
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _file_loader(
+    split: FileSplit,
+    fit_file: Callable[[Tensor], Tensor],
+    sampler: _EpochSampler,
+    seed: int,
+    device: torch.device,
+    workers: int,
+) -> DataLoader[Any]:
+    return DataLoader(
+        _Files(split, fit_file, seed),
+        batch_sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _on_device(loader: DataLoader[Any], device: torch.device) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, str):
+            raise AdjCompressError(batch)
+        images, labels = batch
+        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

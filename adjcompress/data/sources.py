@@ -1,0 +1,270 @@
+"""Which images does a name, a folder or a file stand for?"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from adjcompress.data.splits import (
+    FileSplit,
+    ImageData,
+    Preprocessing,
+    Split,
+    TensorSplit,
+    check_labels,
+    held_out,
+    with_validation,
+)
+from adjcompress.errors import AdjCompressError, nearest_first
+
+# The side of the central square is 0.92 of the shorter side: 85 % of a square image's area, as the papers validate.
+_CENTRE = 0.85**0.5
+
+
+def data_names() -> list[str]:
+    """The data sets that are known by name."""
+    return ["digits", *_BY_NAME]
+
+
+def load_data(source: str, image_size: int | None = None, validation: float = 0.1, seed: int = 0) -> ImageData:
+    """Read a data set: a name of `data_names()`, an .npz file, or a folder of images.
+
+    `image_size` in pixels: by default the images' own in memory, 224 for files. Where there is no validation split,
+    `validation` of every training class is held out by `seed`. Downloads go to $ADJCOMPRESS_DATA, by default
+    ~/.cache/adjcompress. Anything wrong with the source is an AdjCompressError.
+    """
+    if image_size is not None and image_size < 8:
+        raise AdjCompressError(f"--image-size {image_size} is too small: 8 pixels at least.")
+    if source == "digits":
+        return _digits(image_size)
+    if source in _BY_NAME:
+        return _downloaded(source, image_size, validation, seed)
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, image_size, validation, seed)
+    if path.suffix == ".npz":
+        return _npz(path, image_size, validation, seed)
+    if path.exists():
+        raise AdjCompressError(f"Data {source} is a {path.suffix or 'plain'} file; an .npz file or a folder is expected.")
+    raise AdjCompressError(
+        f"Data {source!r} is unknown. Choices: {', '.join(nearest_first(source, data_names()))}; "
+        "or a folder with train/ and test/ by class, or an .npz file."
+    )
+
+
+def _digits(image_size: int | None) -> ImageData:
+    """The embedded set: 1,797 scans of 8x8 grey levels, shown as RGB at 32x32. Split 1,257 / 180 / 360, by class."""
+    with resources.files("adjcompress.data").joinpath("digits.npz").open("rb") as file:
+        arrays = np.load(file)
+        grey, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
+    size = image_size or 32
+    levels = F.interpolate(grey[:, None].float() * (255 / 16), (size, size), mode="bilinear", align_corners=False)
+    everything = TensorSplit(levels.round().byte().expand(-1, 3, -1, -1).contiguous(), labels)
+    rest, test = held_out(labels, 0.2, seed=0)
+    train, validation = held_out(labels[rest], 0.125, seed=0)
+    return ImageData(
+        source="digits",
+        classes=tuple(str(digit) for digit in range(10)),
+        train=everything.subset(rest[train]),
+        validation=everything.subset(rest[validation]),
+        test=everything.subset(test),
+        preprocessing=Preprocessing(size),
+    )
+
+
+def _in_memory(
+    source: str,
+    classes: tuple[str, ...],
+    splits: dict[str, tuple[Any, Any]],
+    image_size: int | None,
+    validation: float,
+    seed: int,
+) -> ImageData:
+    """Arrays (N, H, W[, C]) of uint8 and their labels, by split -> tensors of `image_size` pixels."""
+    read = {name: TensorSplit(_channels_first(images), torch.as_tensor(labels).long()) for name, (images, labels) in splits.items()}
+    check_labels([split.labels for split in read.values()], len(classes), source)
+    train = read["train"]
+    if "val" in read:
+        held: Split = read["val"]
+    else:
+        train, held = with_validation(train, validation, seed, source)  # type: ignore[assignment]
+    size = image_size or max(train.images.shape[-2:])
+
+    def sized(split: TensorSplit) -> TensorSplit:
+        if split.images.shape[-2:] == (size, size):
+            return split
+        images = F.interpolate(split.images.float(), (size, size), mode="bilinear", antialias=True)
+        return TensorSplit(images.round().clamp(0, 255).byte(), split.labels)
+
+    assert isinstance(held, TensorSplit)
+    return ImageData(source, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size))
+
+
+def _channels_first(images: Any) -> Tensor:
+    tensor = torch.as_tensor(images)
+    if tensor.ndim == 3:
+        tensor = tensor[..., None]
+    if tensor.shape[-1] == 1:
+        tensor = tensor.expand(*tensor.shape[:-1], 3)
+    return tensor.permute(0, 3, 1, 2).contiguous()
+
+
+def _npz(path: Path, image_size: int | None, validation: float, seed: int) -> ImageData:
+    if not path.is_file():
+        raise AdjCompressError(f"Data {path} does not exist.")
+    needed = ("x_train", "y_train", "x_test", "y_test", "classes")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in needed if name not in file]
+            if missing:
+                raise AdjCompressError(
+                    f"{path} lacks {', '.join(missing)}; it has {', '.join(file.files) or 'nothing'}. "
+                    f"Expected: {', '.join(needed)}, and by choice x_val y_val."
+                )
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise AdjCompressError(f"{path} is not a readable .npz file ({error}).") from error
+    classes = tuple(str(name) for name in arrays["classes"])
+    splits = {}
+    for name in ("train", "val", "test"):
+        if f"x_{name}" not in arrays:
+            continue
+        if f"y_{name}" not in arrays:
+            raise AdjCompressError(f"{path} has x_{name} but no y_{name}.")
+        images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+            raise AdjCompressError(
+                f"{path}: x_{name} is {images.dtype} {images.shape}; uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) is expected."
+            )
+        if len(images) != len(labels) or not len(images):
+            raise AdjCompressError(f"{path}: x_{name} has {len(images)} images and y_{name} {len(labels)} labels.")
+        splits[name] = (images, labels)
+    return _in_memory(str(path), classes, splits, image_size, validation, seed)
+
+
+def _folder(root: Path, image_size: int | None, validation: float, seed: int) -> ImageData:
+    """train/, and val/ or test/, each with one folder a class. With one of the two only, it is the test split."""
+    present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    if "train" not in present or len(present) < 2:
+        raise AdjCompressError(
+            f"{root} has {', '.join(present) or 'neither train/ nor test/'}; expected: train/ and test/ (or val/), "
+            "with a folder of images for each class."
+        )
+    classes = {name: _class_names(root / name) for name in present}
+    for name in present[1:]:
+        if classes[name] != classes["train"]:
+            only = sorted(set(classes["train"]) ^ set(classes[name]))
+            raise AdjCompressError(
+                f"{root}: train/ and {name}/ have different classes: {', '.join(only[:8])} "
+                f"{'is' if len(only) == 1 else 'are'} in one of them only."
+            )
+    splits = {name: _files(root / name, classes[name]) for name in present}
+    return _from_files(str(root), classes["train"], splits, image_size, validation, seed)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    if not names:
+        raise AdjCompressError(f"{folder} has no class folders: expected {folder}/<class>/<image>.")
+    return names
+
+
+def _files(folder: Path, classes: tuple[str, ...]) -> FileSplit:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+        if not found:
+            raise AdjCompressError(f"{folder / name} holds no image ({', '.join(IMG_EXTENSIONS)}).")
+        paths += found
+        labels += [label] * len(found)
+    return FileSplit(tuple(paths), torch.tensor(labels))
+
+
+def _from_files(
+    source: str,
+    classes: tuple[str, ...],
+    splits: dict[str, FileSplit],
+    image_size: int | None,
+    validation: float,
+    seed: int,
+) -> ImageData:
+    train: Split = splits["train"]
+    test = splits.get("test") or splits["val"]
+    if "val" in splits and "test" in splits:
+        held: Split = splits["val"]
+    else:
+        train, held = with_validation(train, validation, seed, source)
+    size = image_size or 224
+    return ImageData(source, classes, train, held, test, Preprocessing(size, resize=round(size / _CENTRE)))
+
+
+def download_folder() -> Path:
+    """Where downloaded sets lie."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "adjcompress"
+    return Path(os.environ.get("ADJCOMPRESS_DATA", default))
+
+
+def _downloaded(source: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+    folder = download_folder()
+    try:
+        return _BY_NAME[source](str(folder), image_size, validation, seed)
+    except AdjCompressError:
+        raise
+    except (OSError, RuntimeError) as error:  # torchvision: URLError is an OSError, a bad checksum a RuntimeError
+        raise AdjCompressError(
+            f"Data {source} is not in {folder} and could not be downloaded ({error}). "
+            "Connect to the network, or set ADJCOMPRESS_DATA to a folder that holds it."
+        ) from error
+
+
+def _tensors(dataset_class: Callable[..., Any], source: str) -> Callable[..., ImageData]:
+    """A torchvision set whose images come as one array: CIFAR and FashionMNIST."""
+
+    def read(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+        train, test = (dataset_class(folder, train=part, download=True) for part in (True, False))
+        splits = {"train": (train.data, train.targets), "test": (test.data, test.targets)}
+        return _in_memory(source, tuple(train.classes), splits, image_size, validation, seed)
+
+    return read
+
+
+def _pets(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+    splits = {}
+    for name, part in (("train", "trainval"), ("test", "test")):
+        dataset = datasets.OxfordIIITPet(folder, split=part, download=True)
+        splits[name] = FileSplit(tuple(Path(path) for path in dataset._images), torch.tensor(dataset._labels))
+    return _from_files("pets", tuple(dataset.classes), splits, image_size, validation, seed)
+
+
+def _imagenette(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+    splits = {}
+    for name, part in (("train", "train"), ("test", "val")):
+        if Path(folder, "imagenette2-320").is_dir():
+            dataset = datasets.Imagenette(folder, split=part, size="320px")
+        else:
+            dataset = datasets.Imagenette(folder, split=part, size="320px", download=True)
+        paths, labels = zip(*dataset._samples, strict=True)
+        splits[name] = FileSplit(tuple(Path(path) for path in paths), torch.tensor(labels))
+    classes = tuple(names[0] for names in dataset.classes)
+    return _from_files("imagenette", classes, splits, image_size, validation, seed)
+
+
+_BY_NAME: dict[str, Callable[..., ImageData]] = {
+    "cifar10": _tensors(datasets.CIFAR10, "cifar10"),
+    "cifar100": _tensors(datasets.CIFAR100, "cifar100"),
+    "fashion-mnist": _tensors(datasets.FashionMNIST, "fashion-mnist"),
+    "pets": _pets,
+    "imagenette": _imagenette,
+}

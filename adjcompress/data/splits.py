@@ -1,0 +1,130 @@
+"""What is a data set, once it is read?
+
+A split is either tensors in memory (`TensorSplit`) or paths to image files (`FileSplit`); training treats both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adjcompress.errors import AdjCompressError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before the network sees it, outside training: enough to do it again anywhere.
+
+    Resize the shorter side to `resize` pixels (None: the image has its size), cut the central square of `image_size`
+    pixels, divide by 255, subtract `mean`, divide by `std`, per RGB channel.
+    """
+
+    image_size: int
+    resize: int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) of 0..255 -> float32 of the same shape."""
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """Images in memory: uint8 (N, 3, H, W), and their labels: int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> TensorSplit:
+        return TensorSplit(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> TensorSplit:
+        return TensorSplit(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Images on disk, decoded when they are needed, and their labels: int64 (N,)."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> FileSplit:
+        return FileSplit(tuple(self.paths[index] for index in indices.tolist()), self.labels[indices])
+
+
+Split = TensorSplit | FileSplit
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: its classes, three splits, and how its images are shown to a network.
+
+    `source` is what the user called it. Validation steers; the test split is looked at once, at the end.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    preprocessing: Preprocessing
+
+    def limited(self, images: int) -> ImageData:
+        """The same data with at most `images` images in each split, the classes in proportion."""
+
+        def cut(split: Split) -> Split:
+            if len(split) <= images:
+                return split
+            return split.subset(held_out(split.labels, images / len(split), seed=0)[1])
+
+        return replace(self, train=cut(self.train), validation=cut(self.validation), test=cut(self.test))
+
+
+def held_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (rest, held): `fraction` of every class drawn at random, at least one image of each; both sorted."""
+    random = np.random.default_rng(seed)
+    held = []
+    for label in labels.unique().tolist():
+        members = torch.nonzero(labels == label).flatten().numpy()
+        held.append(random.permutation(members)[: max(1, round(fraction * len(members)))])
+    indices = torch.from_numpy(np.sort(np.concatenate(held)))
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[indices] = False
+    return torch.nonzero(rest).flatten(), indices
+
+
+def with_validation(split: Split, fraction: float, seed: int, source: str) -> tuple[Split, Split]:
+    """(train, validation): hold `fraction` of every class out of a training split that has no validation split."""
+    if not 0 < fraction < 1:
+        raise AdjCompressError(f"--validation {fraction} must lie between 0 and 1: the part of training that is held out.")
+    rest, held = held_out(split.labels, fraction, seed)
+    if len(rest.unique()) == 0 or len(split.subset(rest).labels.unique()) < len(split.labels.unique()):
+        raise AdjCompressError(f"{source}: a class has too few training images to hold {fraction:.0%} out for validation.")
+    return split.subset(rest), split.subset(held)
+
+
+def check_labels(labels: Sequence[Tensor], classes: int, source: str) -> None:
+    """Every label must be a class: 0 <= label < classes."""
+    for tensor in labels:
+        if len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) < classes:
+            raise AdjCompressError(
+                f"{source}: labels run from {int(tensor.min())} to {int(tensor.max())}, but there are {classes} classes."
+            )

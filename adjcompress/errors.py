@@ -1,0 +1,33 @@
+"""What is said to a user who can mend what went wrong?"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class AdjCompressError(Exception):
+    """Something that a user's option, file, model or machine caused: the value, the rule it breaks, and the fix.
+
+    The text is one line. The command line prints it without a traceback and exits with 1; a bug keeps its traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
+    """The choices, those spelt most like `name` first, the others in their own order."""
+    names = list(choices)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return close + [choice for choice in names if choice not in close]
+
+
+def pick(table: Mapping[str, T], name: str, what: str) -> T:
+    """The entry of `table` called `name`; an error that lists the choices, nearest first, where there is none."""
+    if name in table:
+        return table[name]
+    raise AdjCompressError(f"{what} {name!r} is unknown. Choices: {', '.join(nearest_first(name, table))}.")

@@ -1,0 +1,70 @@
+"""How are a full network and small ones inside it trained together? arXiv:2006.05624."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, decay_groups
+from adjcompress.widths import WidthPlan, plan_widths
+
+
+class AdjoinedMethod:
+    """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small)."""
+
+    name = "adjoined"
+    network: AdjoinedNetwork
+
+    def __init__(
+        self, network: AdjoinedNetwork, schedule: str = "quadratic", weight: float = 1.0, detach: bool = False
+    ) -> None:
+        self.network = network
+        self.schedule, self.weight, self.detach = schedule, weight, detach
+        self._weight_at = pick(SCHEDULES, schedule, "Schedule")
+
+    @classmethod
+    def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
+        alphas = options.alphas or (8.0,)
+        for alpha in alphas:
+            if alpha == 1:
+                raise AdjCompressError("--alpha 1 is the full network itself: an adjoined run needs an alpha above 1.")
+        plans = {
+            alpha_name(alpha): plan_widths(model, example, alpha, options.slim, options.keep, options.align)
+            for alpha in alphas
+        }
+        mask = RandomMask(options.beta, options.seed) if options.beta else None
+        return cls(AdjoinedNetwork(model, plans, mask), options.schedule, options.weight, options.detach)
+
+    @classmethod
+    def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
+        plans = {name: WidthPlan.from_json(plan) for name, plan in settings["plans"].items()}
+        mask = RandomMask(**settings["mask"]) if settings["mask"] else None
+        network = AdjoinedNetwork(model, plans, mask)
+        return cls(network, settings["schedule"], settings["weight"], settings["detach"])
+
+    def settings(self) -> dict[str, Any]:
+        mask = self.network.mask
+        return {
+            "plans": {name: plan.to_json() for name, plan in self.network.plans.items()},
+            "mask": {"beta": mask.beta, "seed": mask.seed} if mask else None,
+            "schedule": self.schedule,
+            "weight": self.weight,
+            "detach": self.detach,
+        }
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        full, smalls = self.network(images)
+        weight = self.weight * self._weight_at(progress)
+        loss = adjoint_loss(full, smalls, labels, weight, self.detach)
+        return Terms(loss.total, {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence})
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        return decay_groups(self.network, weight_decay)
+
+    def deployables(self) -> dict[str, nn.Module]:
+        smalls = {name: self.network.extract(name) for name in self.network.smalls}
+        return {"full": self.network.full, **smalls}

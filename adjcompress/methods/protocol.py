@@ -1,0 +1,85 @@
+"""What must a way to train provide? The loop knows this, and no method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from adjcompress.widths.channels import NORMS
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A batch's loss: the scalar that is minimised, and what it is made of, by name, for the log."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What a user may choose about a method; each takes what it needs.
+
+    `alphas`, `slim`, `keep`, `align` are those of `plan_widths`. `beta` and `seed`: the random mask r_beta. `schedule`,
+    `weight`, `detach`: the adjoint loss.
+    """
+
+    alphas: Sequence[float] = ()
+    slim: Sequence[str] | None = None
+    keep: Sequence[str] | None = None
+    align: int = 1
+    beta: float = 0.0
+    seed: int = 0
+    schedule: str = "quadratic"
+    weight: float = 1.0
+    detach: bool = False
+
+
+class Method(Protocol):
+    """A way to train a network."""
+
+    name: str
+    network: nn.Module
+    """What is trained and checkpointed."""
+
+    @classmethod
+    def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> Method:
+        """Make the method for a fresh `model`; `example` is a batch (N, C, H, W)."""
+
+    @classmethod
+    def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> Method:
+        """Make the method again from what `settings()` gave; weights are loaded afterwards."""
+
+    def settings(self) -> dict[str, Any]:
+        """JSON from which `restore` rebuilds the method around the same kind of model."""
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        """The loss of a batch (N, C, H, W), labels (N,) or probabilities (N, classes), at `progress` in [0, 1]."""
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser, each with its name and weight decay."""
+
+    def deployables(self) -> dict[str, nn.Module]:
+        """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""
+
+
+def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: convolution and linear weights decay; biases, normalisation and layer scales do not."""
+    still = {id(parameter) for module in network.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
+    decaying, steady = [], []
+    for parameter in network.parameters():
+        one_dimensional = parameter.numel() == max(parameter.shape, default=1)
+        (steady if id(parameter) in still or one_dimensional else decaying).append(parameter)
+    groups = [
+        {"name": "decay", "params": decaying, "weight_decay": weight_decay},
+        {"name": "no decay", "params": steady, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def alpha_name(alpha: float) -> str:
+    """The name of the small network at `alpha`: 8 -> "alpha8", 1.5 -> "alpha1_5"; 1 is the full network."""
+    return "full" if alpha == 1 else f"alpha{alpha:g}".replace(".", "_")

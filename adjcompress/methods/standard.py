@@ -1,0 +1,51 @@
+"""How is a network trained alone? The full one, or, given an alpha, the small one without the full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError
+from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, decay_groups
+from adjcompress.widths import WidthPlan, plan_widths, slice_model
+
+
+class StandardMethod:
+    """Cross-entropy on one network. With a plan, that network is the small one, and the full one is never trained."""
+
+    name = "standard"
+
+    def __init__(self, network: nn.Module, deployable: str = "full", plan: WidthPlan | None = None) -> None:
+        self.network = network if plan is None else slice_model(network, plan)
+        self.deployable, self.plan = deployable, plan
+
+    @classmethod
+    def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> StandardMethod:
+        if len(options.alphas) > 1:
+            raise AdjCompressError(f"--method standard trains one network; {len(options.alphas)} alphas were given.")
+        if not options.alphas or options.alphas[0] == 1:
+            return cls(model)
+        alpha = options.alphas[0]
+        plan = plan_widths(model, example, alpha, options.slim, options.keep, options.align)
+        return cls(model, alpha_name(alpha), plan)
+
+    @classmethod
+    def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> StandardMethod:
+        plan = settings["plan"]
+        return cls(model, settings["deployable"], WidthPlan.from_json(plan) if plan else None)
+
+    def settings(self) -> dict[str, Any]:
+        return {"deployable": self.deployable, "plan": self.plan.to_json() if self.plan else None}
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        cross_entropy = F.cross_entropy(self.network(images).float(), labels)
+        return Terms(cross_entropy, {"cross_entropy": cross_entropy})
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        return decay_groups(self.network, weight_decay)
+
+    def deployables(self) -> dict[str, nn.Module]:
+        return {self.deployable: self.network}

@@ -1,0 +1,131 @@
+"""Which network does a name stand for?
+
+Three kinds of name: one of ours or of torchvision ("xresnet50", "resnet50"), "timm:NAME" where timm is installed, and
+"package.module:function" for a network of the user's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision import models as torchvision_models
+
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.models import cifar_resnet, xresnet
+
+_OURS: dict[str, Callable[..., nn.Module]] = {
+    "xresnet18": xresnet.xresnet18,
+    "xresnet34": xresnet.xresnet34,
+    "xresnet50": xresnet.xresnet50,
+    "xresnet101": xresnet.xresnet101,
+    "xresnet152": xresnet.xresnet152,
+    "cifar_resnet20": cifar_resnet.cifar_resnet20,
+    "cifar_resnet32": cifar_resnet.cifar_resnet32,
+    "cifar_resnet44": cifar_resnet.cifar_resnet44,
+    "cifar_resnet56": cifar_resnet.cifar_resnet56,
+    "cifar_resnet110": cifar_resnet.cifar_resnet110,
+}
+# The auxiliary classifiers of these two exist in training only and have widths of their own: left out unless asked for.
+_WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
+_TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "googlenet": _WITHOUT_AUXILIARY,
+    "inception_v3": _WITHOUT_AUXILIARY,
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed to build a network again: its name and arguments. Plain data, kept in runs and packages."""
+
+    name: str
+    num_classes: int
+    image_size: int = 224
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """A new network with fresh weights, (N, 3, image_size, image_size) -> (N, num_classes)."""
+        return create_model(self.name, self.num_classes, self.image_size, **self.options)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
+        return cls(**data)
+
+
+def model_names() -> list[str]:
+    """The names that need no prefix: ours first, then torchvision's classification networks."""
+    return [*_OURS, *torchvision_models.list_models(module=torchvision_models)]
+
+
+def create_model(name: str, num_classes: int, image_size: int = 224, **options: Any) -> nn.Module:
+    """Build a network by its name, with fresh weights.
+
+    `options` go to the network's constructor as they are. `image_size` in pixels goes to a user's function if that takes
+    it; no convolutional network of torchvision needs it. Unknown names raise an AdjCompressError with the nearest ones.
+    """
+    if num_classes < 1:
+        raise AdjCompressError(f"A network needs at least 1 class, not {num_classes}.")
+    if name.startswith("timm:"):
+        return _timm(name, num_classes, options)
+    if ":" in name:
+        return _users_own(name, num_classes, image_size, options)
+    names = {known: known for known in model_names()}
+    try:
+        pick(names, name, "Model")
+    except AdjCompressError as error:
+        raise AdjCompressError(f"{error} Or timm:NAME, or package.module:function of your own.") from None
+    if name in _OURS:
+        return _call(name, _OURS[name], {"num_classes": num_classes, **options})
+    arguments = {**_TORCHVISION_DEFAULTS.get(name, {}), **options, "num_classes": num_classes}
+    return _call(name, torchvision_models.get_model_builder(name), arguments)
+
+
+def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise AdjCompressError(f"{name} needs timm, which is not installed: pip install timm.") from None
+    wanted = name.removeprefix("timm:")
+    if not timm.is_model(wanted):
+        pick({known: known for known in timm.list_models()[:2000] if known[:3] == wanted[:3]}, wanted, "timm's model")
+    return _call(name, timm.create_model, {"model_name": wanted, "num_classes": num_classes, **options})
+
+
+def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the module beside the user is importable
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise AdjCompressError(
+            f"Model {name} needs the Python module {error.name}, which cannot be imported here: "
+            "run in the folder that holds it, or install it, or add its folder to PYTHONPATH."
+        ) from None
+    except AttributeError:
+        raise AdjCompressError(f"Model {name}: module {module_name} has no function {function_name!r}.") from None
+    arguments = {"num_classes": num_classes, "image_size": image_size, **options}
+    taken = inspect.signature(function).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        arguments = {key: value for key, value in arguments.items() if key in taken or key in options}
+    network = _call(name, function, arguments)
+    if not isinstance(network, nn.Module):
+        raise AdjCompressError(f"Model {name}: the function gave a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        inspect.signature(function).bind(**arguments)
+        return function(**arguments)
+    except (TypeError, ValueError) as error:
+        raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error

@@ -1,0 +1,93 @@
+"""From which trained weights does a network start?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError
+
+# What training scripts put around a state dict, and before each name.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False) -> None:
+    """Load a trained state dict (.pth, .pt, .th, opened without running pickled code) or safetensors file into `network`.
+
+    Every name and shape must match; otherwise an AdjCompressError names what is missing and what is left over, and the
+    network is as it was. With `new_classifier` the last layer may differ in its number of classes and stays fresh.
+    """
+    found = read_state(path)
+    wanted = network.state_dict()
+    if new_classifier:
+        for name in classifier_names(network):
+            found[name] = wanted[name]
+    for name in wanted.keys() - found.keys():
+        if name.endswith(".num_batches_tracked"):
+            found[name] = wanted[name]  # files from before PyTorch 0.4.1 have no such counters
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or unexpected:
+        raise AdjCompressError(
+            f"{path} does not fit the network. Missing: {shortened(missing)}. Not in the network: {shortened(unexpected)}."
+        )
+    differing = [name for name in wanted if wanted[name].shape != found[name].shape]
+    if differing and set(differing) <= set(classifier_names(network)):
+        have, want = found[differing[0]].shape[0], wanted[differing[0]].shape[0]
+        raise AdjCompressError(
+            f"{path} was trained on {have} classes, the data has {want}. "
+            "Use --new-classifier to start the last layer afresh, or data with the same classes."
+        )
+    if differing:
+        name = differing[0]
+        raise AdjCompressError(
+            f"{path} does not fit the network: {name} is {tuple(found[name].shape)} there and "
+            f"{tuple(wanted[name].shape)} here ({len(differing)} such tensors)."
+        )
+    network.load_state_dict(found)
+
+
+def classifier_names(network: nn.Module) -> list[str]:
+    """Names of the tensors of the last linear layer (or, in fully convolutional networks, convolution)."""
+    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    return [name for name in network.state_dict() if name.rpartition(".")[0] == last]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, without the wrappers and prefixes that training scripts add."""
+    if not path.is_file():
+        raise AdjCompressError(f"{path} does not exist: --weights takes a .pth, .pt, .th or .safetensors file.")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader raises types of its own: zip, pickle, header and system errors
+        raise AdjCompressError(f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}).") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise AdjCompressError(f"{path} holds no state dict: a mapping from names to tensors is expected.")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return content
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """The names in one line, the rest as a number: "a, b and 3 more"; "none" for none."""
+    if not names:
+        return "none"
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, at most 160 characters."""
+    return (str(error).splitlines() or [""])[0][:160]

@@ -1,0 +1,23 @@
+"""How wide is each layer of a small network, and how is it cut?"""
+
+from adjcompress.widths.channels import ChannelGroup, channel_groups
+from adjcompress.widths.certificate import Certificate, compare
+from adjcompress.widths.check import check_slices
+from adjcompress.widths.plan import GroupWidth, WidthPlan
+from adjcompress.widths.planning import plan_widths
+from adjcompress.widths.reestimate import reestimate_batch_norm_
+from adjcompress.widths.surgery import cut, slice_model
+
+__all__ = [
+    "Certificate",
+    "ChannelGroup",
+    "GroupWidth",
+    "WidthPlan",
+    "channel_groups",
+    "check_slices",
+    "compare",
+    "cut",
+    "plan_widths",
+    "reestimate_batch_norm_",
+    "slice_model",
+]

@@ -1,0 +1,164 @@
+"""How is a width plan made from a network and an alpha?"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError, nearest_first
+from adjcompress.widths.channels import ChannelGroup, channel_groups, sliced_tensors
+from adjcompress.widths.check import check_slices
+from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
+
+Alpha = float | Mapping[str, float]
+
+
+def plan_widths(
+    network: nn.Module,
+    example: Tensor,
+    alpha: Alpha,
+    slim: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+    align: int = 1,
+) -> WidthPlan:
+    """Plan a small network: every slim group keeps its first ceil(channels / alpha) channels.
+
+    `alpha` is a number, or a mapping from patterns of layer names to numbers (the first that matches counts; a group that
+    none matches stays whole). `slim` and `keep` are patterns of layer names ('layer3', 'layer3.*', 'features.1?.*'); a
+    group is slim if one of its layers is named by `slim` and none by `keep`. By default, as in the papers, stages 2 and
+    up of a ResNet are slim; in other networks everything but the first convolution and the classifier. The kept channels
+    are rounded up to a multiple of `align` and to whole groups of grouped convolutions. arXiv:2006.05624, a_alpha.
+
+    `example` is a batch (N, C, H, W). The plan is tried out before it is returned (widths/check.py); what cannot be cut,
+    a pattern that names nothing and an alpha that does not fit raise an AdjCompressError.
+    """
+    if align < 1:
+        raise AdjCompressError(f"--align {align} must be 1 or more: the kept channels are a multiple of it.")
+    groups = channel_groups(network, example)
+    cuttable = [layer for group in groups for layer in group.producers]
+    default_slim, default_keep = default_patterns(network, cuttable)
+    slim_patterns = default_slim if slim is None else slim
+    keep_patterns = default_keep if keep is None and slim is None else keep or ()
+    for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns if keep else ())):
+        for pattern in patterns:
+            _check_pattern(option, pattern, cuttable, network)
+    widths = [
+        _width(group, alpha, align, is_slim=_matches(group, slim_patterns) and not _matches(group, keep_patterns))
+        for group in groups
+    ]
+    if not any(width.slim for width in widths):
+        raise AdjCompressError(
+            f"No layer of {type(network).__name__} is slim. Its layers that can be cut: {_summary(cuttable)}; "
+            "choose with --slim and --keep."
+        )
+    cuts, shapes = _cuts(network, groups, widths)
+    plan = WidthPlan(tuple(widths), cuts, shapes)
+    check_slices(network, plan, example)
+    return plan
+
+
+def default_patterns(network: nn.Module, cuttable: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Patterns (slim, keep) where the user gives none: what the papers do [P1 section 5, appendix C].
+
+    A network with stages layer1, layer2, ... is a ResNet: the stem and the first stage keep their width.
+    """
+    stages = sorted(name for name, _ in network.named_children() if re.fullmatch(r"layer\d+", name))
+    if len(stages) >= 2:
+        return tuple(stages[1:]), ()
+    order = [name for name, _ in network.named_modules()]
+    return ("*",), tuple(sorted(cuttable, key=order.index)[:1])
+
+
+def _matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
+    return any(_named_by(layer, pattern) for layer in group.producers for pattern in patterns)
+
+
+def _named_by(layer: str, pattern: str) -> bool:
+    """'layer3' names layer3 and all inside it; 'layer3.*' and other shell patterns work as usual."""
+    return fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")
+
+
+def _check_pattern(option: str, pattern: str, cuttable: Sequence[str], network: nn.Module) -> None:
+    if not any(_named_by(layer, pattern) for layer in cuttable):
+        kind = type(network).__name__
+        raise AdjCompressError(
+            f"{option} {pattern!r} matches no layer of {kind} that can be cut. "
+            f"Its layers that can be cut: {_summary(cuttable, pattern)}."
+        )
+
+
+def _summary(layers: Sequence[str], pattern: str = "") -> str:
+    """Layers by the first part of their name, with counts: "layer1 (4), layer2 (5)"."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        parts = layer.split(".")
+        first = ".".join(parts[:2]) if parts[0] == "features" else parts[0]
+        counts[first] = counts.get(first, 0) + 1
+    names = nearest_first(pattern, counts) if pattern and len(counts) > 12 else list(counts)
+    return ", ".join(f"{name} ({counts[name]})" for name in names) or "none"
+
+
+def _width(group: ChannelGroup, alpha: Alpha, align: int, is_slim: bool) -> GroupWidth:
+    if isinstance(alpha, Mapping):
+        wanted = next(
+            (value for pattern, value in alpha.items() if any(_named_by(layer, pattern) for layer in group.producers)),
+            None,
+        )
+        is_slim = is_slim and wanted is not None
+        value = wanted if wanted is not None else 1.0
+    else:
+        value = alpha
+    if not value >= 1:
+        raise AdjCompressError(f"--alpha {value:g} is below 1: alpha is the full width divided by the small width.")
+    if not is_slim:
+        return GroupWidth(group.name, group.producers, group.channels, group.channels, group.channels, False)
+    if value > group.channels:
+        raise AdjCompressError(
+            f"--alpha {value:g} is above the width of layer {group.name}, which has {group.channels} channels: "
+            f"choose a smaller alpha, or keep that layer whole with --keep '{group.name}'."
+        )
+    asked = group.channels / value
+    step = math.lcm(align, group.quantum)
+    kept = min(group.channels, math.ceil(math.ceil(asked - 1e-9) / step) * step)
+    return GroupWidth(group.name, group.producers, group.channels, kept, asked, True)
+
+
+def _cuts(
+    network: nn.Module, groups: Sequence[ChannelGroup], widths: Sequence[GroupWidth]
+) -> tuple[dict[str, dict[int, tuple[Range, ...]]], dict[str, tuple[int, ...]]]:
+    """Collect, by tensor and dimension, what all groups together leave."""
+    modules = dict(network.named_modules())
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    lost: dict[tuple[str, int], set[int]] = {}
+    for group, width in zip(groups, widths, strict=True):
+        if width.kept == width.channels:
+            continue
+        for axis in group.axes:
+            gone = {index for index, channel in zip(axis.index, axis.channel, strict=True) if channel >= width.kept}
+            if axis.layer in modules:
+                places = [(f"{axis.layer}.{name}", dim) for name, dim in sliced_tensors(modules[axis.layer], axis.side)]
+            else:  # a bare parameter, such as a layer scale: the dimension that has the group's size
+                shape = tensors[axis.layer].shape
+                places = [(axis.layer, dim) for dim, size in enumerate(shape) if size > 1][-1:]
+            for place in places:
+                if place[0] in tensors:
+                    lost.setdefault(place, set()).update(gone)
+    cuts: dict[str, dict[int, tuple[Range, ...]]] = {}
+    for (name, dim), gone in lost.items():
+        cuts.setdefault(name, {})[dim] = _ranges([index for index in range(tensors[name].shape[dim]) if index not in gone])
+    return cuts, {name: tuple(tensors[name].shape) for name in cuts}
+
+
+def _ranges(indices: Sequence[int]) -> tuple[Range, ...]:
+    """Sorted indices as ranges: [0, 1, 2, 7, 8] -> ((0, 3), (7, 9))."""
+    ranges: list[Range] = []
+    for index in indices:
+        if ranges and ranges[-1][1] == index:
+            ranges[-1] = (ranges[-1][0], index + 1)
+        else:
+            ranges.append((index, index + 1))
+    return tuple(ranges)

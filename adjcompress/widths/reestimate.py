@@ -1,0 +1,40 @@
+"""Which batch-norm statistics does a network have after its widths changed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError
+from adjcompress.widths.channels import BatchNorm
+
+
+def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Measure every batch norm's mean and variance anew on image batches (N, C, H, W); return how many were used.
+
+    The statistics are reset and averaged over the batches with equal weight (the cumulative average); no weight changes,
+    and the network is left in the mode it was in.
+    """
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
+    used = 0
+    network.eval()  # dropout and stochastic depth stay off: only the statistics are wanted
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for images in batches:
+                network(images)
+                used += 1
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes.items():
+            module.training = training
+    if used == 0:
+        raise AdjCompressError("Batch norm cannot be re-estimated on 0 batches: at least 1 is needed.")
+    return used
