@@ -2,11 +2,12 @@
 
 from adjcompress.data.augment import Augmentation, augmentation, central
 from adjcompress.data.loader import TrainingBatches, derived_seed, epoch_batches, evaluation_batches, steps_of
-from adjcompress.data.sources import data_names, load_data
-from adjcompress.data.splits import FileSplit, ImageData, Preprocessing, Split, TensorSplit
+from adjcompress.data.sources import data_names, load_data, read_data
+from adjcompress.data.splits import DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
 
 __all__ = [
     "Augmentation",
+    "DataSpec",
     "FileSplit",
     "ImageData",
     "Preprocessing",
@@ -20,5 +21,6 @@ __all__ = [
     "epoch_batches",
     "evaluation_batches",
     "load_data",
+    "read_data",
     "steps_of",
 ]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-from adjcompress.data.splits import Preprocessing
+from adjcompress.data.splits import FileSplit, ImageData, Preprocessing
 from adjcompress.errors import pick
 
 
@@ -128,27 +128,31 @@ def _random_part(preprocessing: Preprocessing) -> v2.Transform:
     return v2.RandomResizedCrop(preprocessing.image_size, scale=(0.08, 1.0), antialias=True)
 
 
-def _papers_cifar(degrees: float) -> v2.Transform:
-    return v2.Compose([RandomFlips(), RandomProjections(degrees), RandomLighting()])
+def _papers_cifar(degrees: float) -> list[v2.Transform]:
+    return [RandomProjections(degrees), RandomLighting()]
 
 
-_IN_MEMORY: dict[str, Callable[[], v2.Transform]] = {
-    "none": v2.Identity,
-    "shift": RandomShifts,
-    "crop-flip": lambda: v2.Compose([RandomShifts(), RandomFlips()]),
-    "papers-cifar": lambda: _papers_cifar(25),
-    "papers-pets": lambda: _papers_cifar(10),
-    "papers-imagenet": lambda: v2.Compose([RandomResizedCrops(), RandomFlips()]),
+# What each augmentation does to a batch, apart from mirroring, and whether it mirrors.
+_AUGMENTATIONS: dict[str, tuple[Callable[[], list[v2.Transform]], bool]] = {
+    "none": (list, False),
+    "crop-flip": (lambda: [RandomShifts()], True),
+    "papers-cifar": (lambda: _papers_cifar(25), True),
+    "papers-pets": (lambda: _papers_cifar(10), True),
+    "papers-imagenet": (lambda: [RandomResizedCrops()], True),
 }
 
 
-def augmentation(name: str, in_memory: bool) -> Augmentation:
-    """The augmentation called `name`, for images in memory or in files.
+def augmentation(name: str, data: ImageData) -> Augmentation:
+    """The augmentation called `name` for this data.
 
-    "none", "shift" (pad by 4 and cut), "crop-flip" (and mirror), and the papers': "papers-cifar", "papers-pets",
-    "papers-imagenet" (P1 appendix B). A file's random part is cut while it is decoded, at its full resolution.
+    "none", "crop-flip" (pad by 4, cut, mirror), and the papers': "papers-cifar", "papers-pets", "papers-imagenet" (P1
+    appendix B). Data whose images must not be mirrored are not. A file's random part is cut while it is decoded, at its
+    full resolution.
     """
-    batch = pick(_IN_MEMORY, name, "Augmentation")()
-    if name == "papers-imagenet" and not in_memory:
-        return Augmentation(RandomFlips(), _random_part)
-    return Augmentation(batch, central)
+    make, mirrors = pick(_AUGMENTATIONS, name, "Augmentation")
+    steps, file = make(), central
+    if name == "papers-imagenet" and isinstance(data.train, FileSplit):
+        steps, file = [], _random_part
+    if mirrors and data.mirrors:
+        steps.append(RandomFlips())
+    return Augmentation(v2.Compose(steps) if steps else v2.Identity(), file)

@@ -17,10 +17,10 @@ from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from adjcompress.data.splits import (
+    DataSpec,
     FileSplit,
     ImageData,
     Preprocessing,
-    Split,
     TensorSplit,
     check_labels,
     held_out,
@@ -44,62 +44,66 @@ def load_data(source: str, image_size: int | None = None, validation: float = 0.
     `validation` of every training class is held out by `seed`. Downloads go to $ADJCOMPRESS_DATA, by default
     ~/.cache/adjcompress. Anything wrong with the source is an AdjCompressError.
     """
-    if image_size is not None and image_size < 8:
-        raise AdjCompressError(f"--image-size {image_size} is too small: 8 pixels at least.")
-    if source == "digits":
-        return _digits(image_size)
-    if source in _BY_NAME:
-        return _downloaded(source, image_size, validation, seed)
-    path = Path(source)
-    if path.is_dir():
-        return _folder(path, image_size, validation, seed)
-    if path.suffix == ".npz":
-        return _npz(path, image_size, validation, seed)
-    if path.exists():
-        raise AdjCompressError(f"Data {source} is a {path.suffix or 'plain'} file; an .npz file or a folder is expected.")
-    raise AdjCompressError(
-        f"Data {source!r} is unknown. Choices: {', '.join(nearest_first(source, data_names()))}; "
-        "or a folder with train/ and test/ by class, or an .npz file."
-    )
+    return read_data(DataSpec(source, image_size, validation, seed))
 
 
-def _digits(image_size: int | None) -> ImageData:
+def read_data(spec: DataSpec) -> ImageData:
+    """Read the data set that `spec` describes."""
+    if spec.image_size is not None and spec.image_size < 8:
+        raise AdjCompressError(f"--image-size {spec.image_size} is too small: 8 pixels at least.")
+    path = Path(spec.source)
+    if spec.source == "digits":
+        data = _digits(spec)
+    elif spec.source in _BY_NAME:
+        data = _downloaded(spec)
+    elif path.is_dir():
+        data = _folder(spec)
+    elif path.suffix == ".npz":
+        data = _npz(spec)
+    elif path.exists():
+        raise AdjCompressError(f"Data {path} is a {path.suffix or 'plain'} file; an .npz file or a folder is expected.")
+    else:
+        names = ", ".join(nearest_first(spec.source, data_names()))
+        raise AdjCompressError(
+            f"Data {spec.source!r} is unknown. Choices: {names}; or a folder with train/ and test/ by class, or an .npz file."
+        )
+    return data.limited(spec.limit) if spec.limit is not None else data
+
+
+def _digits(spec: DataSpec) -> ImageData:
     """The embedded set: 1,797 scans of 8x8 grey levels, shown as RGB at 32x32. Split 1,257 / 180 / 360, by class."""
     with resources.files("adjcompress.data").joinpath("digits.npz").open("rb") as file:
         arrays = np.load(file)
         grey, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
-    size = image_size or 32
+    size = spec.image_size or 32
     levels = F.interpolate(grey[:, None].float() * (255 / 16), (size, size), mode="bilinear", align_corners=False)
     everything = TensorSplit(levels.round().byte().expand(-1, 3, -1, -1).contiguous(), labels)
     rest, test = held_out(labels, 0.2, seed=0)
     train, validation = held_out(labels[rest], 0.125, seed=0)
     return ImageData(
-        source="digits",
+        spec=spec,
         classes=tuple(str(digit) for digit in range(10)),
         train=everything.subset(rest[train]),
         validation=everything.subset(rest[validation]),
         test=everything.subset(test),
         preprocessing=Preprocessing(size),
+        mirrors=False,
     )
 
 
-def _in_memory(
-    source: str,
-    classes: tuple[str, ...],
-    splits: dict[str, tuple[Any, Any]],
-    image_size: int | None,
-    validation: float,
-    seed: int,
-) -> ImageData:
-    """Arrays (N, H, W[, C]) of uint8 and their labels, by split -> tensors of `image_size` pixels."""
-    read = {name: TensorSplit(_channels_first(images), torch.as_tensor(labels).long()) for name, (images, labels) in splits.items()}
-    check_labels([split.labels for split in read.values()], len(classes), source)
+def _in_memory(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, tuple[Any, Any]]) -> ImageData:
+    """Arrays (N, H, W[, C]) of uint8 and their labels, by split -> tensors of the size asked for."""
+    read = {
+        name: TensorSplit(_channels_first(images), torch.as_tensor(labels).long())
+        for name, (images, labels) in splits.items()
+    }
+    check_labels([split.labels for split in read.values()], len(classes), spec.source)
     train = read["train"]
     if "val" in read:
-        held: Split = read["val"]
+        held = read["val"]
     else:
-        train, held = with_validation(train, validation, seed, source)  # type: ignore[assignment]
-    size = image_size or max(train.images.shape[-2:])
+        train, held = with_validation(train, spec)
+    size = spec.image_size or max(train.images.shape[-2:])
 
     def sized(split: TensorSplit) -> TensorSplit:
         if split.images.shape[-2:] == (size, size):
@@ -107,8 +111,7 @@ def _in_memory(
         images = F.interpolate(split.images.float(), (size, size), mode="bilinear", antialias=True)
         return TensorSplit(images.round().clamp(0, 255).byte(), split.labels)
 
-    assert isinstance(held, TensorSplit)
-    return ImageData(source, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size))
+    return ImageData(spec, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size))
 
 
 def _channels_first(images: Any) -> Tensor:
@@ -120,7 +123,8 @@ def _channels_first(images: Any) -> Tensor:
     return tensor.permute(0, 3, 1, 2).contiguous()
 
 
-def _npz(path: Path, image_size: int | None, validation: float, seed: int) -> ImageData:
+def _npz(spec: DataSpec) -> ImageData:
+    path = Path(spec.source)
     if not path.is_file():
         raise AdjCompressError(f"Data {path} does not exist.")
     needed = ("x_train", "y_train", "x_test", "y_test", "classes")
@@ -150,11 +154,12 @@ def _npz(path: Path, image_size: int | None, validation: float, seed: int) -> Im
         if len(images) != len(labels) or not len(images):
             raise AdjCompressError(f"{path}: x_{name} has {len(images)} images and y_{name} {len(labels)} labels.")
         splits[name] = (images, labels)
-    return _in_memory(str(path), classes, splits, image_size, validation, seed)
+    return _in_memory(spec, classes, splits)
 
 
-def _folder(root: Path, image_size: int | None, validation: float, seed: int) -> ImageData:
+def _folder(spec: DataSpec) -> ImageData:
     """train/, and val/ or test/, each with one folder a class. With one of the two only, it is the test split."""
+    root = Path(spec.source)
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if "train" not in present or len(present) < 2:
         raise AdjCompressError(
@@ -170,7 +175,7 @@ def _folder(root: Path, image_size: int | None, validation: float, seed: int) ->
                 f"{'is' if len(only) == 1 else 'are'} in one of them only."
             )
     splits = {name: _files(root / name, classes[name]) for name in present}
-    return _from_files(str(root), classes["train"], splits, image_size, validation, seed)
+    return _from_files(spec, classes["train"], splits)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -192,22 +197,15 @@ def _files(folder: Path, classes: tuple[str, ...]) -> FileSplit:
     return FileSplit(tuple(paths), torch.tensor(labels))
 
 
-def _from_files(
-    source: str,
-    classes: tuple[str, ...],
-    splits: dict[str, FileSplit],
-    image_size: int | None,
-    validation: float,
-    seed: int,
-) -> ImageData:
-    train: Split = splits["train"]
+def _from_files(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, FileSplit]) -> ImageData:
+    train = splits["train"]
     test = splits.get("test") or splits["val"]
     if "val" in splits and "test" in splits:
-        held: Split = splits["val"]
+        held = splits["val"]
     else:
-        train, held = with_validation(train, validation, seed, source)
-    size = image_size or 224
-    return ImageData(source, classes, train, held, test, Preprocessing(size, resize=round(size / _CENTRE)))
+        train, held = with_validation(train, spec)
+    size = spec.image_size or 224
+    return ImageData(spec, classes, train, held, test, Preprocessing(size, resize=round(size / _CENTRE)))
 
 
 def download_folder() -> Path:
@@ -216,55 +214,52 @@ def download_folder() -> Path:
     return Path(os.environ.get("ADJCOMPRESS_DATA", default))
 
 
-def _downloaded(source: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+def _downloaded(spec: DataSpec) -> ImageData:
     folder = download_folder()
     try:
-        return _BY_NAME[source](str(folder), image_size, validation, seed)
+        return _BY_NAME[spec.source](spec, str(folder))
     except AdjCompressError:
         raise
     except (OSError, RuntimeError) as error:  # torchvision: URLError is an OSError, a bad checksum a RuntimeError
         raise AdjCompressError(
-            f"Data {source} is not in {folder} and could not be downloaded ({error}). "
+            f"Data {spec.source} is not in {folder} and could not be downloaded ({error}). "
             "Connect to the network, or set ADJCOMPRESS_DATA to a folder that holds it."
         ) from error
 
 
-def _tensors(dataset_class: Callable[..., Any], source: str) -> Callable[..., ImageData]:
+def _tensors(dataset_class: Callable[..., Any]) -> Callable[[DataSpec, str], ImageData]:
     """A torchvision set whose images come as one array: CIFAR and FashionMNIST."""
 
-    def read(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+    def read(spec: DataSpec, folder: str) -> ImageData:
         train, test = (dataset_class(folder, train=part, download=True) for part in (True, False))
         splits = {"train": (train.data, train.targets), "test": (test.data, test.targets)}
-        return _in_memory(source, tuple(train.classes), splits, image_size, validation, seed)
+        return _in_memory(spec, tuple(train.classes), splits)
 
     return read
 
 
-def _pets(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+def _pets(spec: DataSpec, folder: str) -> ImageData:
     splits = {}
     for name, part in (("train", "trainval"), ("test", "test")):
         dataset = datasets.OxfordIIITPet(folder, split=part, download=True)
         splits[name] = FileSplit(tuple(Path(path) for path in dataset._images), torch.tensor(dataset._labels))
-    return _from_files("pets", tuple(dataset.classes), splits, image_size, validation, seed)
+    return _from_files(spec, tuple(dataset.classes), splits)
 
 
-def _imagenette(folder: str, image_size: int | None, validation: float, seed: int) -> ImageData:
+def _imagenette(spec: DataSpec, folder: str) -> ImageData:
     splits = {}
+    missing = not Path(folder, "imagenette2-320").is_dir()  # torchvision refuses to download what is there
     for name, part in (("train", "train"), ("test", "val")):
-        if Path(folder, "imagenette2-320").is_dir():
-            dataset = datasets.Imagenette(folder, split=part, size="320px")
-        else:
-            dataset = datasets.Imagenette(folder, split=part, size="320px", download=True)
+        dataset = datasets.Imagenette(folder, split=part, size="320px", download=missing and name == "train")
         paths, labels = zip(*dataset._samples, strict=True)
         splits[name] = FileSplit(tuple(Path(path) for path in paths), torch.tensor(labels))
-    classes = tuple(names[0] for names in dataset.classes)
-    return _from_files("imagenette", classes, splits, image_size, validation, seed)
+    return _from_files(spec, tuple(names[0] for names in dataset.classes), splits)
 
 
-_BY_NAME: dict[str, Callable[..., ImageData]] = {
-    "cifar10": _tensors(datasets.CIFAR10, "cifar10"),
-    "cifar100": _tensors(datasets.CIFAR100, "cifar100"),
-    "fashion-mnist": _tensors(datasets.FashionMNIST, "fashion-mnist"),
+_BY_NAME: dict[str, Callable[[DataSpec, str], ImageData]] = {
+    "cifar10": _tensors(datasets.CIFAR10),
+    "cifar100": _tensors(datasets.CIFAR100),
+    "fashion-mnist": _tensors(datasets.FashionMNIST),
     "pets": _pets,
     "imagenette": _imagenette,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,21 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All that is needed to read a data set again: plain data, kept in runs and packages.
+
+    `source` as the user gave it, `image_size` in pixels (None: as it comes), the part and seed of the validation split
+    where it is held out, and at most `limit` images in each split (None: all).
+    """
+
+    source: str
+    image_size: int | None = None
+    validation: float = 0.1
+    seed: int = 0
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,31 +87,37 @@ class FileSplit:
 
 
 Split = TensorSplit | FileSplit
+AnySplit = TypeVar("AnySplit", TensorSplit, FileSplit)
 
 
 @dataclass(frozen=True)
 class ImageData:
     """A data set: its classes, three splits, and how its images are shown to a network.
 
-    `source` is what the user called it. Validation steers; the test split is looked at once, at the end.
+    Validation steers; the test split is looked at once, at the end. `mirrors`: whether a mirrored image is still one of
+    its class (a digit is not).
     """
 
-    source: str
+    spec: DataSpec
     classes: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
     preprocessing: Preprocessing
+    mirrors: bool = True
 
     def limited(self, images: int) -> ImageData:
-        """The same data with at most `images` images in each split, the classes in proportion."""
+        """The same data with about `images` images in each split, the classes in proportion, at least one of each."""
+        if images < 1:
+            raise AdjCompressError(f"--limit {images} must be at least 1.")
 
         def cut(split: Split) -> Split:
             if len(split) <= images:
                 return split
             return split.subset(held_out(split.labels, images / len(split), seed=0)[1])
 
-        return replace(self, train=cut(self.train), validation=cut(self.validation), test=cut(self.test))
+        spec = replace(self.spec, limit=images)
+        return replace(self, spec=spec, train=cut(self.train), validation=cut(self.validation), test=cut(self.test))
 
 
 def held_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -111,13 +133,15 @@ def held_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     return torch.nonzero(rest).flatten(), indices
 
 
-def with_validation(split: Split, fraction: float, seed: int, source: str) -> tuple[Split, Split]:
-    """(train, validation): hold `fraction` of every class out of a training split that has no validation split."""
-    if not 0 < fraction < 1:
-        raise AdjCompressError(f"--validation {fraction} must lie between 0 and 1: the part of training that is held out.")
-    rest, held = held_out(split.labels, fraction, seed)
-    if len(rest.unique()) == 0 or len(split.subset(rest).labels.unique()) < len(split.labels.unique()):
-        raise AdjCompressError(f"{source}: a class has too few training images to hold {fraction:.0%} out for validation.")
+def with_validation(split: AnySplit, spec: DataSpec) -> tuple[AnySplit, AnySplit]:
+    """(train, validation): hold a part of every class out of a training split that has no validation split."""
+    if not 0 < spec.validation < 1:
+        raise AdjCompressError(f"--validation {spec.validation} must lie between 0 and 1: the part of training held out.")
+    rest, held = held_out(split.labels, spec.validation, spec.seed)
+    if len(split.labels[rest].unique()) < len(split.labels.unique()):
+        raise AdjCompressError(
+            f"{spec.source}: a class has too few training images to hold {spec.validation:.0%} out for validation."
+        )
     return split.subset(rest), split.subset(held)
 
 

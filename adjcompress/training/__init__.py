@@ -1,1 +1,25 @@
-""""""
+"""How is a network trained, kept and evaluated?"""
+
+from adjcompress.training.evaluate import Evaluation, evaluate
+from adjcompress.training.hardware import Hardware, launch
+from adjcompress.training.loop import fit
+from adjcompress.training.recipe import RECIPES, Recipe, recipe
+from adjcompress.training.reporter import Reporter, StepNews
+from adjcompress.training.run import Run, latest_run, new_run_folder, open_run
+
+__all__ = [
+    "RECIPES",
+    "Evaluation",
+    "Hardware",
+    "Recipe",
+    "Reporter",
+    "Run",
+    "StepNews",
+    "evaluate",
+    "fit",
+    "latest_run",
+    "launch",
+    "new_run_folder",
+    "open_run",
+    "recipe",
+]

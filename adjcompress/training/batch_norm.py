@@ -1,0 +1,75 @@
+"""Which statistics does batch norm take when several processes share a batch?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed.nn.functional as across
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Synchronised:
+    """Batch norm over the batches of all processes: their mean, then the mean square about it. Any device.
+
+    torch.nn.SyncBatchNorm does the same, on GPUs only, and so could not be tested or used on CPUs.
+    """
+
+    def forward(self: nn.BatchNorm2d, images: Tensor) -> Tensor:  # type: ignore[misc]
+        if not self.training:
+            return F.batch_norm(images, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        values = images.float()
+        dims = [dim for dim in range(values.ndim) if dim != 1]
+        shape = [1, -1] + [1] * (values.ndim - 2)
+        local = torch.cat([values.sum(dims), values.new_tensor([values.numel() / values.shape[1]])])
+        total = across.all_reduce(local)
+        count = total[-1].detach()
+        mean = total[:-1] / count
+        centred = values - mean.view(shape)
+        variance = across.all_reduce(centred.square().sum(dims)) / count
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
+                momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+                self.running_var.lerp_(variance * count / (count - 1), momentum)  # type: ignore[union-attr]
+        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
+        return normalised.to(images.dtype)
+
+
+class SynchronisedBatchNorm1d(_Synchronised, nn.BatchNorm1d):
+    """See `_Synchronised`."""
+
+
+class SynchronisedBatchNorm2d(_Synchronised, nn.BatchNorm2d):
+    """See `_Synchronised`."""
+
+
+_COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SynchronisedBatchNorm1d,
+    nn.BatchNorm2d: SynchronisedBatchNorm2d,
+}
+
+
+@contextmanager
+def synchronised_batch_norm(network: nn.Module, processes: int) -> Iterator[None]:
+    """Within the block every batch norm of `network` sees the batches of all processes.
+
+    Only the class of the modules changes, and changes back: their tensors, names and numbers stay as they are.
+    """
+    changed = []
+    if processes > 1:
+        for module in network.modules():
+            original = type(module)
+            if original in _COUNTERPARTS:
+                module.__class__ = _COUNTERPARTS[original]
+                changed.append((module, original))
+    try:
+        yield
+    finally:
+        for module, original in changed:
+            module.__class__ = original

@@ -1,0 +1,67 @@
+"""How good is a network on a split?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`accuracy`: the part of the images whose top-1 class is right, in [0, 1]. `loss`: mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+    images: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    networks: dict[str, nn.Module],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    preprocess: Callable[[Tensor], Tensor],
+    classes: int,
+    autocast: Callable[[], Any] = nullcontext,
+) -> dict[str, Evaluation]:
+    """Evaluate networks side by side on batches of pixels uint8 (N, 3, H, W) and labels (N,), each image read once.
+
+    Over all processes together where there are several. Every network is left in the mode it was in.
+    """
+    modes = {name: network.training for name, network in networks.items()}
+    meters: dict[str, tuple[MulticlassAccuracy, MeanMetric]] = {}
+    count = torch.zeros(())
+    for network in networks.values():
+        network.eval()
+    with torch.no_grad():
+        for images, labels in batches:
+            ready = preprocess(images)
+            count += len(labels)
+            for name, network in networks.items():
+                with autocast():
+                    logits = network(ready).float()
+                if name not in meters:
+                    accuracy = MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False)
+                    meters[name] = (accuracy.to(labels.device), MeanMetric().to(labels.device))
+                accuracy, loss = meters[name]
+                accuracy.update(logits, labels)
+                loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+    for name, network in networks.items():
+        network.train(modes[name])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        total = count.to(labels.device)
+        torch.distributed.all_reduce(total)
+        count = total.cpu()
+    return {
+        name: Evaluation(accuracy.compute().item(), loss.compute().item(), int(count))
+        for name, (accuracy, loss) in meters.items()
+    }

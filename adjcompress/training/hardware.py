@@ -1,0 +1,55 @@
+"""On which devices, in which precision does training run?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+
+from adjcompress.errors import AdjCompressError, pick
+
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where training runs. `device`: auto (CUDA where there is one), cpu or cuda. `precision`: 32, bf16 or 16.
+
+    `devices` processes on each of `nodes` machines; under torchrun both come from it.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32"
+    compile: bool = False
+
+
+def launch(hardware: Hardware) -> Fabric:
+    """A Lightning Fabric for this hardware, its processes started and connected."""
+    pick({"auto": 0, "cpu": 0, "cuda": 0}, hardware.device, "Device")
+    precision = pick(_PRECISIONS, hardware.precision, "Precision")
+    available = torch.cuda.device_count()
+    if hardware.device == "cuda" and not available:
+        raise AdjCompressError("--device cuda: this machine has no CUDA GPU that PyTorch can use; take --device cpu or auto.")
+    use_cuda = available > 0 and hardware.device != "cpu"
+    devices, nodes = hardware.devices, hardware.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    if devices < 1 or nodes < 1:
+        raise AdjCompressError(f"--devices {devices} and --nodes {nodes} must be at least 1.")
+    if use_cuda and devices > available:
+        raise AdjCompressError(f"--devices {devices}: this machine has {available} CUDA GPUs.")
+    if not use_cuda and hardware.precision == "16":
+        raise AdjCompressError("--precision 16 needs a CUDA GPU; on a CPU take bf16 or 32.")
+    fabric = Fabric(
+        accelerator="cuda" if use_cuda else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,131 @@
+"""With which optimiser, for how long, on which images is a network trained?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from adjcompress.errors import AdjCompressError, pick
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train, the method aside. `lr` is that of `batch_size` images on one process; no scaling is done.
+
+    The learning rate goes from lr * `start` to lr over the first `warmup` part of the training, then to lr * `end`, both
+    along a cosine. With `momentum_low`, momentum (beta1) goes down to it and back up along the same curve.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    augmentation: str
+    momentum: float = 0.9
+    momentum_low: float | None = None
+    beta2: float = 0.999
+    eps: float = 1e-8
+    decay_all: bool = False
+    warmup: float = 0.1
+    start: float = 0.1
+    end: float = 1e-5
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate at `progress` in [0, 1]."""
+        if progress < self.warmup:
+            return self.lr * _cosine(self.start, 1.0, progress / self.warmup)
+        return self.lr * _cosine(1.0, self.end, (progress - self.warmup) / (1 - self.warmup))
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum, or beta1 of AdamW, at `progress` in [0, 1]."""
+        if self.momentum_low is None:
+            return self.momentum
+        if progress < self.warmup:
+            return _cosine(self.momentum, self.momentum_low, progress / self.warmup)
+        return _cosine(self.momentum_low, self.momentum, (progress - self.warmup) / (1 - self.warmup))
+
+    def changed(self, **changes: Any) -> Recipe:
+        """The recipe with some fields replaced, those given as None left as they are; impossible values are refused."""
+        recipe = replace(self, **{name: value for name, value in changes.items() if value is not None})
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(recipe, name) < low:
+                raise AdjCompressError(f"--{name.replace('_', '-')} {getattr(recipe, name)} must be at least {low}.")
+        if not (recipe.lr > 0 and math.isfinite(recipe.lr)):
+            raise AdjCompressError(f"--lr {recipe.lr} must be above 0.")
+        if not 0 <= recipe.label_smoothing < 1:
+            raise AdjCompressError(f"--label-smoothing {recipe.label_smoothing} must be at least 0 and below 1.")
+        if recipe.ema is not None and not 0 < recipe.ema < 1:
+            raise AdjCompressError(f"--ema {recipe.ema} must lie between 0 and 1.")
+        pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")
+        return recipe
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _cosine(first: float, last: float, progress: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+_PAPERS = {  # decoupled decay on everything, momentum dipping while the rate is high: facts of the authors' code
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 1e-2,
+    "decay_all": True,
+    "momentum": 0.95,
+    "momentum_low": 0.85,
+    "beta2": 0.99,
+    "eps": 1e-6,
+}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("quick", 24, 64, "adamw", 3e-3, 5e-2, "crop-flip", warmup=0.2, start=0.05),
+        Recipe("cifar", 40, 128, "sgd", 0.1, 5e-4, "crop-flip", warmup=0.3, start=0.04),
+        Recipe("papers-cifar", 150, 64, augmentation="papers-cifar", **_PAPERS),
+        Recipe("imagenet", 60, 32, augmentation="papers-imagenet", **_PAPERS),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`: quick, cifar, papers-cifar or imagenet."""
+    return pick(RECIPES, name, "Recipe")
+
+
+def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over a method's parameter groups, fused."""
+    if recipe.decay_all:
+        groups = [
+            {**group, "weight_decay": recipe.weight_decay} if group["name"] == "no decay" else group for group in groups
+        ]
+    return pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")(groups, recipe)
+
+
+def set_rates_(optimizer: torch.optim.Optimizer, recipe: Recipe, progress: float) -> None:
+    """Set learning rate and momentum of every group for the step at `progress`."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr_at(progress)
+        if "betas" in group:
+            group["betas"] = (recipe.momentum_at(progress), group["betas"][1])
+        else:
+            group["momentum"] = recipe.momentum_at(progress)
+
+
+def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=True, fused=True)
+
+
+def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, recipe.beta2), recipe.eps, fused=True)
+
+
+_OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw}

@@ -1,0 +1,181 @@
+"""What does a run's folder hold, and how is it read?
+
+config.json (everything needed to repeat it), log.jsonl (a line an epoch), checkpoint-<epoch>/, results.json (the test
+split, once, at the end). `runs/latest` points at the newest run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.files import write_text
+from adjcompress.methods import METHODS, Method
+from adjcompress.models import ModelSpec
+from adjcompress.training.checkpoint import newest_checkpoint
+
+RUNS = Path("runs")
+LATEST = RUNS / "latest"
+FORMAT = 1
+# What a resumed training must share with the one that was interrupted; precision and device may change.
+_MUST_MATCH = ("model", "data", "method", "recipe", "seed", "processes", "classes")
+_PACKAGES = ("adjcompress", "torch", "torchvision", "torch-pruning", "lightning-fabric", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's folder and its configuration, read."""
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.config["classes"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return preprocessing_from_json(self.config["preprocessing"])
+
+    @property
+    def model(self) -> ModelSpec:
+        """How the network is built again; an error for a network that was made by hand."""
+        if self.config["model"] is None:
+            raise AdjCompressError(
+                f"{self.folder} was trained on a network made by hand, which no name rebuilds: "
+                "pass fit(..., model=ModelSpec('package.module:function', ...)), or extract it in Python."
+            )
+        return ModelSpec.from_json(self.config["model"])
+
+    def data(self) -> ImageData:
+        """The data it was trained on, read again."""
+        return read_data(DataSpec(**self.config["data"]))
+
+    def log(self) -> list[dict[str, Any]]:
+        """One record for each epoch that is done."""
+        return read_log(self.folder)
+
+    def results(self) -> dict[str, Any] | None:
+        """What the test split said at the end; None before that."""
+        path = self.folder / "results.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def method(self) -> Method:
+        """The method with the weights of the newest whole checkpoint, in evaluation mode."""
+        found = newest_checkpoint(self.folder)
+        if found is None:
+            raise AdjCompressError(f"{self.folder} has no checkpoint yet: continue it with adjcompress train --resume.")
+        method = restore_method(self.config["method"], self.model.build())
+        method.network.load_state_dict(found.checkpoint.deployable)
+        method.network.eval()
+        return method
+
+
+def open_run(folder: Path | None = None) -> Run:
+    """Read a run; without a folder, the newest one of the working directory."""
+    if folder is None:
+        folder = latest_run()
+    path = folder / "config.json"
+    if not path.is_file():
+        raise AdjCompressError(f"{folder} is no run: it has no config.json. Runs are made by adjcompress train.")
+    try:
+        config = json.loads(path.read_text())
+        kind = config["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdjCompressError(f"{path} is damaged ({error}); the run cannot be read without it.") from error
+    if kind != FORMAT:
+        raise AdjCompressError(
+            f"{folder} has format {kind}; this version reads format {FORMAT}: install the version that wrote it "
+            f"({config.get('versions', {}).get('adjcompress', 'unknown')})."
+        )
+    return Run(folder, config)
+
+
+def latest_run() -> Path:
+    """The newest run of the working directory."""
+    if not LATEST.exists():
+        raise AdjCompressError(f"There is no run in {RUNS}/ here: make one with adjcompress train, or name one with --run.")
+    return RUNS / LATEST.resolve().name if LATEST.resolve().parent == RUNS.resolve() else LATEST.resolve()
+
+
+def point_latest_at(folder: Path) -> None:
+    """Make `runs/latest` point at a run, at once."""
+    RUNS.mkdir(exist_ok=True)
+    aside = RUNS / f".latest.{os.getpid()}"
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(folder.resolve(), RUNS.resolve()))
+    aside.replace(LATEST)
+
+
+def new_run_folder(name: str) -> Path:
+    """`runs/<name>`, or with a number behind it where that exists."""
+    number = 1
+    while (folder := RUNS / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def restore_method(config: Mapping[str, Any], model: nn.Module) -> Method:
+    """The method that config.json describes, around a fresh model."""
+    return pick(METHODS, config["name"], "Method").restore(model, config["settings"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages whose behaviour a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def preprocessing_from_json(data: Mapping[str, Any]) -> Preprocessing:
+    return Preprocessing(data["image_size"], data["resize"], tuple(data["mean"]), tuple(data["std"]))
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of log.jsonl; a line that a killed process left unfinished is passed over."""
+    path = folder / "log.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def write_log(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Replace log.jsonl by these records."""
+    write_text(folder / "log.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Replace results.json."""
+    write_text(folder / "results.json", json.dumps(results, indent=1))
+
+
+def start_run(folder: Path, resume: bool, config: Mapping[str, Any]) -> None:
+    """Make a run's folder and config.json, or check that the one to go on with is the same training."""
+    if (folder / "config.json").is_file():
+        old = dict(open_run(folder).config)
+        if not resume:
+            raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
+        differing = [key for key in _MUST_MATCH if json.dumps(old.get(key)) != json.dumps(config.get(key))]
+        if differing:
+            raise AdjCompressError(
+                f"{folder} was started with another {', '.join(differing)}: resume it with the same, or choose another --run."
+            )
+    elif resume:
+        raise AdjCompressError(f"{folder} is no run to resume: it has no config.json.")
+    else:
+        if folder.exists() and any(folder.iterdir()):
+            raise AdjCompressError(f"{folder} is not empty and holds no run: choose another --run.")
+        write_text(folder / "config.json", json.dumps(config, indent=1))
+    point_latest_at(folder)
