@@ -1,1 +1,49 @@
-"""Make convolutional networks small and fast, with proof."""
+"""Make convolutional networks small and fast, with proof: the public API."""
+
+from adjcompress.adjoined import AdjoinedNetwork, RandomMask, adjoin, adjoint_loss
+from adjcompress.bench import benchmark
+from adjcompress.cost import Counts, count
+from adjcompress.data import ImageData, load_data
+from adjcompress.deploy import export_onnx, extract_package, load_package, package_info, save_package
+from adjcompress.errors import AdjCompressError
+from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod
+from adjcompress.models import ModelSpec, create_model
+from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
+from adjcompress.version import __version__
+from adjcompress.widths import WidthPlan, compare, plan_widths, reestimate_batch_norm_, slice_model
+
+__all__ = [
+    "AdjCompressError",
+    "AdjoinedMethod",
+    "AdjoinedNetwork",
+    "Counts",
+    "Hardware",
+    "ImageData",
+    "MethodOptions",
+    "ModelSpec",
+    "RandomMask",
+    "Recipe",
+    "Reporter",
+    "StandardMethod",
+    "WidthPlan",
+    "__version__",
+    "adjoin",
+    "adjoint_loss",
+    "benchmark",
+    "compare",
+    "count",
+    "create_model",
+    "export_onnx",
+    "extract_package",
+    "fit",
+    "launch",
+    "load_data",
+    "load_package",
+    "open_run",
+    "package_info",
+    "plan_widths",
+    "recipe",
+    "reestimate_batch_norm_",
+    "save_package",
+    "slice_model",
+]

@@ -65,6 +65,13 @@ class AdjoinedMethod:
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         return decay_groups(self.network, weight_decay)
 
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        outputs = self.network(images)
+        return {"full": outputs.full, **outputs.smalls}
+
+    def plan_of(self, deployable: str) -> WidthPlan | None:
+        return self.network.plans.get(deployable)
+
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}
         return {"full": self.network.full, **smalls}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from adjcompress.widths import WidthPlan
 from adjcompress.widths.channels import NORMS
 
 
@@ -61,6 +62,12 @@ class Method(Protocol):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its name and weight decay."""
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (N, classes) of every deployable as the training computes them: what extraction is compared with."""
+
+    def plan_of(self, deployable: str) -> WidthPlan | None:
+        """The width plan by which a deployable is cut from the model; None for the whole model."""
 
     def deployables(self) -> dict[str, nn.Module]:
         """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""

@@ -47,5 +47,11 @@ class StandardMethod:
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         return decay_groups(self.network, weight_decay)
 
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        return {self.deployable: self.network(images)}
+
+    def plan_of(self, deployable: str) -> WidthPlan | None:
+        return self.plan
+
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}

@@ -88,7 +88,7 @@ _PAPERS = {  # decoupled decay on everything, momentum dipping while the rate is
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("quick", 24, 64, "adamw", 3e-3, 5e-2, "crop-flip", warmup=0.2, start=0.05),
+        Recipe("quick", 20, 64, "adamw", 1e-3, 5e-2, "crop-flip", warmup=0.2, start=0.05),
         Recipe("cifar", 40, 128, "sgd", 0.1, 5e-4, "crop-flip", warmup=0.3, start=0.04),
         Recipe("papers-cifar", 150, 64, augmentation="papers-cifar", **_PAPERS),
         Recipe("imagenet", 60, 32, augmentation="papers-imagenet", **_PAPERS),

@@ -1,0 +1,56 @@
+"""On which machine was this measured?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import cpuinfo
+import psutil
+import torch
+
+# The instructions that decide how fast a convolution runs.
+_TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
+_PACKAGES = ("adjcompress", "torch", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts that a timing means nothing without."""
+
+    cpu: str
+    instructions: tuple[str, ...]
+    cores: int
+    memory_gib: float
+    gpu: str | None
+    system: str
+    load: float
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def machine_facts() -> Machine:
+    """The facts of this machine now; `load` is its average number of running processes over the last minute."""
+    cpu = cpuinfo.get_cpu_info()
+    flags = set(cpu.get("flags", ()))
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return Machine(
+        cpu=cpu.get("brand_raw") or platform.processor() or platform.machine(),
+        instructions=tuple(name for name in _TELLING if name in flags),
+        cores=os.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        system=f"{platform.system()} {platform.machine()}",
+        load=round(psutil.getloadavg()[0], 2),
+        versions=versions,
+    )

@@ -1,0 +1,104 @@
+"""How does the small network leave a run?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adjcompress.data import ImageData, Split, central, evaluation_batches
+from adjcompress.deploy.made import Made, remember
+from adjcompress.deploy.package import PackageInfo, rebuild, save_package
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.training import Run, evaluate
+from adjcompress.widths import Certificate, compare
+
+_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """A package that was extracted: where it lies, what it says, and how far it is from the network in training."""
+
+    path: Path
+    package: PackageInfo
+    full_parameters: int
+    full_macs: int
+    certificate: Certificate
+
+    def to_json(self) -> dict[str, Any]:
+        package = {key: value for key, value in self.package.to_json().items() if key not in ("plan", "classes")}
+        return {
+            "path": str(self.path),
+            "certificate": self.certificate.to_json(),
+            "full_parameters": self.full_parameters,
+            "full_macs": self.full_macs,
+            **package,
+        }
+
+
+def extract_package(run: Run, deployable: str | None = None, output: Path | None = None) -> ExtractReport:
+    """Cut a network out of a run and write it as a package.
+
+    `deployable` is "alpha8", "full" and so on; by default the only small network of the run. The network that the package
+    rebuilds must give the very logits of the one in training, on validation images; the certificate says so, and a
+    difference is an AdjCompressError. `output` defaults to small-<deployable>.safetensors (full.safetensors).
+    """
+    data = run.data()
+    if tuple(data.classes) != run.classes:
+        raise AdjCompressError(f"The classes of {data.spec.source} are no longer those that {run.folder} was trained on.")
+    method = run.method()
+    networks = method.deployables()
+    name = _only_small(list(networks), run) if deployable is None else deployable
+    pick(networks, name, f"{run.folder} has no network of that name:")
+    plan = method.plan_of(name)
+    rebuilt = rebuild(run.model, plan, networks[name].state_dict()).eval()
+    images = first_images(data, data.validation, _IMAGES)
+    certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
+    if certificate.max_difference != 0:
+        raise AdjCompressError(
+            f"The extracted {name} differs from the network in training by {certificate.max_difference:.3g}: "
+            "the network computes something that its weights do not determine."
+        )
+    batches = evaluation_batches(data.test, central(data.preprocessing), 250, torch.device("cpu"))
+    score = evaluate({name: rebuilt}, batches, data.preprocessing.normalise, len(data.classes))[name]
+    path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
+    info = save_package(
+        rebuilt,
+        path,
+        model=run.model,
+        plan=plan,
+        name=name,
+        classes=data.classes,
+        preprocessing=data.preprocessing,
+        accuracy={"test": score.accuracy},
+        data=data.spec,
+        certificates=[certificate],
+    )
+    remember(Made(run=str(run.folder), package=str(path)))
+    parameters, macs = _full_costs(run, info)
+    return ExtractReport(path, info, parameters, macs, certificate)
+
+
+def _full_costs(run: Run, info: PackageInfo) -> tuple[int, int]:
+    from adjcompress.cost import count
+
+    counts = count(run.model.build(), info.example())
+    return counts.parameters, counts.macs
+
+
+def _only_small(names: list[str], run: Run) -> str:
+    smalls = [name for name in names if name != "full"] or names
+    if len(smalls) > 1:
+        alphas = ", ".join(f"--alpha {name.removeprefix('alpha').replace('_', '.')}" for name in smalls)
+        raise AdjCompressError(f"{run.folder} has several small networks: choose one of {alphas}.")
+    return smalls[0]
+
+
+def first_images(data: ImageData, split: Split, images: int) -> Tensor:
+    """The first images of a split as a network sees them: (images, 3, H, W)."""
+    pixels, _ = next(evaluation_batches(split, central(data.preprocessing), images, torch.device("cpu"), workers=0))
+    return data.preprocessing.normalise(pixels)

@@ -1,0 +1,207 @@
+"""How is a network kept in one file that needs nothing else?
+
+A package is a safetensors file: the state dict, and as metadata all that is needed to build the network again and to use
+it. Reading one runs nothing that is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from adjcompress.cost import count
+from adjcompress.data import DataSpec, Preprocessing
+from adjcompress.errors import AdjCompressError
+from adjcompress.files import written_aside
+from adjcompress.models import ModelSpec
+from adjcompress.training.run import preprocessing_from_json, versions
+from adjcompress.widths import Certificate, WidthPlan, slice_model
+
+FORMAT = 1
+_KEY = "adjcompress"
+
+
+@dataclass(frozen=True)
+class PackageInfo:
+    """What a package says about its network.
+
+    `name` is the deployable's ("alpha8"), `accuracy` the part of the test split that is right, by split name, `data` the
+    data set it was trained on, `certificates` the steps that were measured on the way.
+    """
+
+    name: str
+    model: ModelSpec
+    plan: WidthPlan | None
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    parameters: int
+    macs: int
+    bytes: int
+    accuracy: Mapping[str, float]
+    data: DataSpec | None
+    certificates: tuple[Certificate, ...]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{field: getattr(self, field) for field in ("name", "parameters", "macs", "bytes")},
+            "model": self.model.to_json(),
+            "plan": self.plan.to_json() if self.plan else None,
+            "classes": list(self.classes),
+            "preprocessing": asdict(self.preprocessing),
+            "accuracy": dict(self.accuracy),
+            "data": asdict(self.data) if self.data else None,
+            "certificates": [certificate.to_json() for certificate in self.certificates],
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PackageInfo:
+        return cls(
+            name=data["name"],
+            model=ModelSpec.from_json(data["model"]),
+            plan=WidthPlan.from_json(data["plan"]) if data["plan"] else None,
+            classes=tuple(data["classes"]),
+            preprocessing=preprocessing_from_json(data["preprocessing"]),
+            parameters=data["parameters"],
+            macs=data["macs"],
+            bytes=data["bytes"],
+            accuracy=data["accuracy"],
+            data=DataSpec(**data["data"]) if data["data"] else None,
+            certificates=tuple(Certificate(**certificate) for certificate in data["certificates"]),
+            versions=data["versions"],
+        )
+
+    def example(self, images: int = 1) -> Tensor:
+        """A batch of zeros of the shape that the network takes: (images, 3, size, size)."""
+        return torch.zeros(images, 3, self.preprocessing.image_size, self.preprocessing.image_size)
+
+
+def save_package(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    model: ModelSpec,
+    plan: WidthPlan | None = None,
+    name: str = "small",
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    accuracy: Mapping[str, float] | None = None,
+    data: DataSpec | None = None,
+    certificates: Sequence[Certificate] = (),
+) -> PackageInfo:
+    """Write `network` as a package and return what it says.
+
+    `model` and `plan` say how it is built again: `model.build()`, sliced by `plan`. That is tried before anything is
+    written. Class names default to the classes' numbers, preprocessing to the model's image size.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise AdjCompressError(f"{path}: a package is a .safetensors file.")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    rebuild(model, plan, state)
+    preprocessing = preprocessing or Preprocessing(model.image_size)
+    counts = count(network, torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size))
+    info = PackageInfo(
+        name=name,
+        model=model,
+        plan=plan,
+        classes=tuple(classes) if classes is not None else tuple(str(number) for number in range(model.num_classes)),
+        preprocessing=preprocessing,
+        parameters=counts.parameters,
+        macs=counts.macs,
+        bytes=counts.bytes,
+        accuracy=dict(accuracy or {}),
+        data=data,
+        certificates=tuple(certificates),
+        versions=versions(),
+    )
+    content = {"format": FORMAT, "sha256": _checksum(state), **info.to_json()}
+    with written_aside(path) as aside:
+        aside.write_bytes(safetensors.torch.save(state, {_KEY: json.dumps(content)}))
+    return info
+
+
+def load_package(path: str | Path) -> nn.Module:
+    """The network of a package, in evaluation mode, from the file alone.
+
+    A network of the user's own needs its Python module importable. Missing, damaged, newer or foreign files: see
+    `package_info`.
+    """
+    path = Path(path)
+    info, state = _read(path, tensors=True)
+    network = rebuild(info.model, info.plan, state)
+    return network.eval()
+
+
+def package_info(path: str | Path) -> PackageInfo:
+    """What a package says of itself; nothing is loaded.
+
+    A file that is missing, damaged, of a newer format, or no package raises an AdjCompressError; a pickle is not opened.
+    """
+    return _read(Path(path), tensors=False)[0]
+
+
+def rebuild(model: ModelSpec, plan: WidthPlan | None, state: Mapping[str, Tensor]) -> nn.Module:
+    """Build a network from its spec and plan, and fill it with `state`; an error where they do not belong together."""
+    network = model.build()
+    if plan is not None:
+        network = slice_model(network, plan)
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise AdjCompressError(f"{model.name} does not rebuild this network: {' '.join(lines[1:2])}") from error
+    return network
+
+
+def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
+    if not path.is_file():
+        raise AdjCompressError(f"{path} does not exist: packages are made by adjcompress extract.")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise AdjCompressError(f"{path} is a pickle, which can run code when opened: it is refused. Packages are safetensors.")
+    if len(start) < 8 or struct.unpack("<Q", start)[0] > path.stat().st_size:
+        raise AdjCompressError(f"{path} is damaged or no package: its header is cut off. Extract it again.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        text = (str(error).splitlines() or [""])[0]
+        raise AdjCompressError(f"{path} is damaged or no package ({text}). Extract it again.") from error
+    if _KEY not in metadata:
+        raise AdjCompressError(f"{path} is a safetensors file, but no package: use it with adjcompress train --weights.")
+    try:
+        content = json.loads(metadata[_KEY])
+        written = content.pop("format")
+        checksum = content.pop("sha256", None)
+        if written != FORMAT:
+            raise AdjCompressError(
+                f"{path} has package format {written}; this version reads format {FORMAT}: "
+                f"install adjcompress {content.get('versions', {}).get('adjcompress', 'of a newer version')}."
+            )
+        info = PackageInfo.from_json(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AdjCompressError(f"{path} is damaged: its metadata cannot be read ({error}). Extract it again.") from error
+    if tensors and checksum != _checksum(state):
+        raise AdjCompressError(f"{path} is damaged: the checksum of its weights differs. Extract it again.")
+    return info, state
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)} {state[name].dtype}".encode())
+        digest.update(state[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
