@@ -1,1 +1,1 @@
-"""Commands."""
+"""The command line: one file for each command, thin over the library."""

@@ -1,9 +1,9 @@
 """How fast, how large, on which machine?"""
 
-from adjcompress.bench.cuda import time_networks
+from adjcompress.bench.cuda import benchmark_cuda, time_networks
 from adjcompress.bench.latency import BenchReport, Timing, benchmark
 from adjcompress.bench.machine import Machine, machine_facts
-from adjcompress.bench.statistics import Ratio, Summary, speedup, summarise
+from adjcompress.bench.summary import Ratio, Summary, speedup, summarise
 
 __all__ = [
     "BenchReport",
@@ -12,6 +12,7 @@ __all__ = [
     "Summary",
     "Timing",
     "benchmark",
+    "benchmark_cuda",
     "machine_facts",
     "speedup",
     "summarise",

@@ -5,10 +5,16 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from adjcompress.bench.latency import Timing
+from adjcompress.bench.summary import speedup, summarise
+from adjcompress.deploy import load_package, package_info
+from adjcompress.errors import AdjCompressError
 
 
 def time_networks(
@@ -55,3 +61,37 @@ def _once(network: nn.Module, images: Tensor) -> float:
     before = time.perf_counter_ns()
     network(images)
     return (time.perf_counter_ns() - before) / 1e6
+
+
+def benchmark_cuda(packages: Sequence[Path], batch: int = 1, duration: float = 5.0) -> tuple[Timing, ...]:
+    """Time packages on the GPU with torch, batch norms folded by nobody; ratios are to the last.
+
+    Random images of each package's size; all packages must take the same.
+    """
+    infos = [package_info(path) for path in packages]
+    if len({info.preprocessing.image_size for info in infos}) > 1:
+        raise AdjCompressError("Packages for images of different sizes cannot be timed side by side.")
+    images = torch.randn_like(infos[0].example(batch)).to("cuda")
+    networks = {str(path): load_package(path) for path in packages}
+    milliseconds = time_networks(networks, images, duration)
+    reference = milliseconds[str(packages[-1])]
+    timings = []
+    for path, info in zip(packages, infos, strict=True):
+        torch.cuda.reset_peak_memory_stats()
+        time_networks({str(path): networks[str(path)]}, images, duration=0.0, warmup=1, minimum=3)
+        own = milliseconds[str(path)]
+        timings.append(
+            Timing(
+                path=path,
+                runtime="torch cuda",
+                threads=0,
+                batch=batch,
+                latency=summarise(own),
+                speedup=speedup(reference, own),
+                peak_memory_bytes=torch.cuda.max_memory_allocated(),
+                parameters=info.parameters,
+                macs=info.macs,
+                bytes=path.stat().st_size,
+            )
+        )
+    return tuple(timings)

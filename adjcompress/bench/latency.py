@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adjcompress.bench.graph import OnnxFacts, onnx_facts
 from adjcompress.bench.machine import Machine, machine_facts
-from adjcompress.bench.statistics import NOISY, Ratio, Summary, speedup, summarise
+from adjcompress.bench.summary import NOISY, Ratio, Summary, speedup, summarise
 from adjcompress.errors import AdjCompressError
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
@@ -45,6 +45,10 @@ class BenchReport:
     timings: tuple[Timing, ...]
     machine: Machine
     warnings: tuple[str, ...]
+
+    def with_timings(self, more: Sequence[Timing]) -> BenchReport:
+        """The report with timings of other hardware added."""
+        return replace(self, timings=(*self.timings, *more))
 
     def to_json(self) -> dict[str, Any]:
         return {

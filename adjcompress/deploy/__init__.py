@@ -1,6 +1,6 @@
 """How does a network leave training: as a package, as an ONNX file, with proof?"""
 
-from adjcompress.deploy.export import ExportReport, export_onnx, export_package
+from adjcompress.deploy.export import ExportReport, export_full, export_onnx, export_package
 from adjcompress.deploy.extract import ExtractReport, extract_package, first_images
 from adjcompress.deploy.made import Made, made, newest_onnx, newest_package, remember
 from adjcompress.deploy.package import PackageInfo, load_package, package_info, save_package
@@ -10,6 +10,7 @@ __all__ = [
     "ExtractReport",
     "Made",
     "PackageInfo",
+    "export_full",
     "export_onnx",
     "export_package",
     "extract_package",

@@ -19,11 +19,12 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule, fuse
 from torch import Tensor, nn
 
 from adjcompress.data import ImageData
-from adjcompress.deploy.extract import first_images
-from adjcompress.deploy.made import Made, made, remember
+from adjcompress.deploy.extract import extract_package, first_images
 from adjcompress.deploy.package import PackageInfo, load_package, package_info
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
+from adjcompress.training import Run
+from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare
 
 LOWEST_OPSET = 18
@@ -109,7 +110,7 @@ def export_package(
     simplify: bool = False,
     tolerance: float = 1e-4,
 ) -> ExportReport:
-    """Export a package's network, compared with torch on validation images of `data`; remember it for `bench`."""
+    """Export a package's network, compared with torch on validation images of `data`."""
     info = package_info(package)
     if len(data.classes) != len(info.classes):
         raise AdjCompressError(
@@ -117,7 +118,7 @@ def export_package(
             "give the data it was trained on with --data."
         )
     images = first_images(data, data.validation, max(_BATCHES))
-    report = export_onnx(
+    return export_onnx(
         load_package(package),
         path,
         images,
@@ -126,10 +127,17 @@ def export_package(
         tolerance=tolerance,
         metadata=onnx_metadata(info),
     )
-    before = made()
-    run = before.run if before.package == str(package) else None
-    remember(Made(run=run, package=str(package), onnx=str(path)))
-    return report
+
+
+def export_full(run: Run) -> tuple[Path, Path]:
+    """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on."""
+    package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
+    found = newest_checkpoint(run.folder)
+    newest = found.folder.stat().st_mtime if found else 0.0
+    if not (package.is_file() and path.is_file() and path.stat().st_mtime > newest):
+        extract_package(run, "full", package)
+        export_package(package, path, run.data())
+    return package, path
 
 
 def onnx_metadata(info: PackageInfo) -> dict[str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adjcompress.cost import count
 from adjcompress.data import ImageData, Split, central, evaluation_batches
-from adjcompress.deploy.made import Made, remember
 from adjcompress.deploy.package import PackageInfo, rebuild, save_package
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.training import Run, evaluate
@@ -78,16 +78,8 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
         data=data.spec,
         certificates=[certificate],
     )
-    remember(Made(run=str(run.folder), package=str(path)))
-    parameters, macs = _full_costs(run, info)
-    return ExtractReport(path, info, parameters, macs, certificate)
-
-
-def _full_costs(run: Run, info: PackageInfo) -> tuple[int, int]:
-    from adjcompress.cost import count
-
-    counts = count(run.model.build(), info.example())
-    return counts.parameters, counts.macs
+    whole = count(run.model.build(), info.example())
+    return ExtractReport(path, info, whole.parameters, whole.macs, certificate)
 
 
 def _only_small(names: list[str], run: Run) -> str:

@@ -6,6 +6,7 @@ from adjcompress.training.loop import fit
 from adjcompress.training.recipe import RECIPES, Recipe, recipe
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import Run, latest_run, new_run_folder, open_run
+from adjcompress.training.start import TrainOptions, resume, train
 
 __all__ = [
     "RECIPES",
@@ -15,6 +16,7 @@ __all__ = [
     "Reporter",
     "Run",
     "StepNews",
+    "TrainOptions",
     "evaluate",
     "fit",
     "latest_run",
@@ -22,4 +24,6 @@ __all__ = [
     "new_run_folder",
     "open_run",
     "recipe",
+    "resume",
+    "train",
 ]

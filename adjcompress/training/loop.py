@@ -55,20 +55,21 @@ def fit(
     reporter: Reporter | None = None,
     compile: bool = False,
     checkpoint_minutes: float = 5.0,
+    notes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train `method` on `data` by `recipe`, in folder `run`; return the run. `method.network` ends up trained.
 
     `model` is kept in the run so that its networks can be built again from it. With `resume` the training goes on from
     the newest whole checkpoint, and ends with the weights it would have had without interruption, to the last bit on one
     CPU. Checkpoints are written after each epoch, and within one every `checkpoint_minutes`. `fabric`: the hardware, from
-    `launch`; by default one device. A loss that is not finite, a run that exists, a full disk: AdjCompressError.
+    `launch`; by default one device. `notes` is kept in config.json as it is. A loss that is not finite, a run that exists, a full disk: AdjCompressError.
     """
     fabric = fabric or launch(Hardware())
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
     if fabric.is_global_zero:
-        start_run(folder, resume, _config(method, data, recipe, model, seed, fabric))
+        start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes})
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
     with synchronised_batch_norm(method.network, fabric.world_size):
         training = _Training(method, data, recipe, folder, seed, fabric, reporter, compile, checkpoint_minutes)

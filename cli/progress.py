@@ -1,0 +1,72 @@
+"""How does a person see training go? A bar on a terminal, a line an epoch elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from adjcompress.training import Recipe, Reporter, StepNews
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class ProgressReporter(Reporter):
+    """Bar, loss, accuracy of every network, images/s and time left."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._accuracy = ""
+
+    def started(self, run: str, recipe: Recipe, epoch: int) -> None:
+        where = f", after {epoch} of its epochs" if epoch else ""
+        click.echo(f"{run}: recipe {recipe.name}, {recipe.epochs} epochs{where}", err=True)
+        if sys.stderr.isatty():
+            columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(30), TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", epoch=f"{epoch + 1}/{recipe.epochs}", text="")
+            self._bar.start()
+
+    def step(self, news: StepNews) -> None:
+        if self._bar is None:
+            return
+        text = f"{news.images_per_second:.0f} images/s, {_clock(news.seconds_left)} left{self._accuracy}"
+        if news.step % 10 == 0:  # the loss lies on the device: reading it waits for the step
+            text = f"loss {news.loss.item():.3f}, {text}"
+            self._bar.update(
+                self._task, completed=news.step, total=news.steps, epoch=f"{news.epoch + 1}/{news.epochs}", text=text
+            )
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f} %" for name, score in record["validation"].items())
+        self._accuracy = f", validation: {scores}"
+        train = record["train"]
+        line = (
+            f"epoch {record['epoch']:3}  loss {train['loss']:.4f}  validation: {scores}  "
+            f"{train['images_per_second']:.0f} images/s  {_clock(record['seconds'])}"
+        )
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._console.print(line, highlight=False)
+
+    def warn(self, text: str) -> None:
+        click.secho(f"Warning: {text}", fg="yellow", err=True)
+
+    def finished(self, results: Mapping[str, Any]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _clock(seconds: float) -> str:
+    """75 -> "1:15"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,56 @@
+"""How does a command say what it found? As tables for people, or as JSON alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has: --json and --quiet."""
+    command = click.option("--quiet", is_flag=True, help="No progress and no tables; errors and --json still come.")(command)
+    return click.option("as_json", "--json", is_flag=True, help="Standard output is the result as JSON, and nothing else.")(command)
+
+
+def show(result: Mapping[str, Any], text: Callable[[], None], as_json: bool, quiet: bool) -> None:
+    """Print a result as JSON, or by `text`, or not at all."""
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    elif not quiet:
+        text()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table; the first column left, the others right. Its width does not depend on the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console()
+    console.width = max(console.width, console.measure(drawn, options=console.options.update(width=200)).maximum)
+    console.print(drawn)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error."""
+    click.secho(f"Warning: {text}", fg="yellow", err=True)
+
+
+def millions(number: int) -> str:
+    """4089184256 -> "4.089 G", 25557032 -> "25.56 M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return str(number)
+
+
+def percent(part: float) -> str:
+    return f"{100 * part:.2f} %"

@@ -1,0 +1,145 @@
+"""adjcompress train: data -> run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adjcompress_cli.show import output_options, percent, show, table
+
+# What belongs to the machine and the display, not to the training: it may differ when a run goes on.
+_OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "compile", "as_json", "quiet"}
+
+
+@click.command()
+@click.option("--model", default="resnet18", show_default=True, help="A torchvision, xresnet or cifar_resnet name, timm:NAME, or package.module:function.")
+@click.option("--data", default="digits", show_default=True, help="A data set by name, an .npz file, or a folder with train/ and test/ by class.")
+@click.option("--method", default="adjoined", show_default=True, help="adjoined, or standard (one network alone).")
+@click.option("--alpha", type=float, multiple=True, help="Full width / small width; repeat it for several small networks. [default: 8; standard: none]")
+@click.option("--slim", multiple=True, help="Layers that become slim: a name or pattern such as 'layer3.*'; repeatable. [default: as in the papers]")
+@click.option("--keep", multiple=True, help="Layers that keep their width: a name or pattern; repeatable.")
+@click.option("--align", type=int, default=1, show_default=True, help="Kept channels are a multiple of this.")
+@click.option("--beta", type=float, default=0.0, show_default=True, help="Part of the slim layers' weights set to zero at random (r_beta).")
+@click.option("--schedule", default="quadratic", show_default=True, help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.")
+@click.option("--detach", is_flag=True, help="Stop the divergence's gradient into the full network; the papers do not.")
+@click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
+@click.option("--epochs", type=int, help="Epochs, in place of the recipe's.")
+@click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
+@click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
+@click.option("--augmentation", help="none, crop-flip, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.")
+@click.option("--label-smoothing", type=float, help="Part of the labels spread over all classes.")
+@click.option("--clip-norm", type=float, help="Largest gradient norm.")
+@click.option("--ema", type=float, help="Average the weights with this decay per step, and deploy the average.")
+@click.option("--image-size", type=int, help="Side of the images in pixels. [default: their own; 224 for files]")
+@click.option("--validation", type=float, default=0.1, show_default=True, help="Part of the training split held out, where no validation split exists.")
+@click.option("--limit", type=int, help="Use about this many images of each split: for a first try.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Start from a trained state dict or package.")
+@click.option("--new-classifier", is_flag=True, help="With --weights: the last layer starts afresh.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/<data>-<model>-<method>]")
+@click.option("--resume", is_flag=True, help="Go on with --run, or with the newest run.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--devices", type=int, default=1, show_default=True, help="Processes on this machine; torchrun sets it itself.")
+@click.option("--nodes", type=int, default=1, show_default=True, help="Machines; torchrun sets it itself.")
+@click.option("--precision", default="32", show_default=True, help="32, bf16, or 16 (GPU).")
+@click.option("--compile", is_flag=True, help="Compile the network with torch.compile.")
+@output_options
+@click.pass_context
+def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train a network and the small ones inside its weights.
+
+    Writes a run: config.json, log.jsonl, checkpoints, and results.json with the accuracy on the test split, looked at once.
+
+    \b
+    Examples:
+      adjcompress train
+      adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --epochs 6
+      adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64
+      adjcompress train --resume
+      torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
+    """
+    from adjcompress.training import Hardware, Reporter, resume
+    from adjcompress.training import train as train_anew
+
+    from adjcompress_cli.progress import ProgressReporter
+
+    hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
+    reporter: Reporter = Reporter() if quiet else ProgressReporter()
+    try:
+        if options["resume"]:
+            _refuse_changes(ctx, options["run"])
+            run = resume(options["run"], hardware, reporter)
+        else:
+            notes = {"options": {name: _plain(value) for name, value in options.items() if name not in _OF_THE_MACHINE}}
+            run = train_anew(_train_options(options), options["run"], hardware, reporter, notes)
+    finally:
+        if isinstance(reporter, ProgressReporter):
+            reporter.close()
+    if _is_first_process():
+        results = {"run": str(run.folder), **(run.results() or {})}
+
+        def text() -> None:
+            rows = [(name, percent(score["accuracy"]), f"{score['loss']:.4f}") for name, score in results["test"].items()]
+            table(("test split", "accuracy", "loss"), rows)
+            click.echo(f"Run: {run.folder}. Next: adjcompress extract")
+
+        show(results, text, as_json, quiet)
+
+
+def _train_options(options: dict[str, Any]) -> Any:
+    from adjcompress.data import DataSpec
+    from adjcompress.methods import MethodOptions
+    from adjcompress.training import TrainOptions, recipe
+
+    changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "clip_norm", "ema")
+    return TrainOptions(
+        model=options["model"],
+        data=DataSpec(options["data"], options["image_size"], options["validation"], options["seed"], options["limit"]),
+        method=options["method"],
+        method_options=MethodOptions(
+            alphas=options["alpha"],
+            slim=options["slim"] or None,
+            keep=options["keep"] or None,
+            align=options["align"],
+            beta=options["beta"],
+            seed=options["seed"],
+            schedule=options["schedule"],
+            detach=options["detach"],
+        ),
+        recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
+        seed=options["seed"],
+        weights=options["weights"],
+        new_classifier=options["new_classifier"],
+    )
+
+
+def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
+    """A run goes on as it began: options given again must say the same."""
+    from adjcompress.errors import AdjCompressError
+    from adjcompress.training import open_run
+
+    run = open_run(folder)
+    before = (run.config.get("notes") or {}).get("options", {})
+    for name, value in ctx.params.items():
+        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in _OF_THE_MACHINE and before.get(name) != _plain(value):
+            option = f"--{name.replace('_', '-')}"
+            raise AdjCompressError(
+                f"{run.folder} was started with {option} {before.get(name)}; --resume cannot change it to {_plain(value)}. "
+                f"Leave {option} out, or train a new --run."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """An option's value as JSON keeps it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_first_process() -> bool:
+    import torch
+
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
