@@ -43,7 +43,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--devices", type=int, default=1, show_default=True, help="Processes on this machine; torchrun sets it itself.")
 @click.option("--nodes", type=int, default=1, show_default=True, help="Machines; torchrun sets it itself.")
-@click.option("--precision", default="32", show_default=True, help="32, bf16, or 16 (GPU).")
+@click.option("--precision", default="32", show_default=True, help="32, bf16, 16 (GPU) or 64.")
 @click.option("--compile", is_flag=True, help="Compile the network with torch.compile.")
 @output_options
 @click.pass_context

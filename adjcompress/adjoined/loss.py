@@ -38,7 +38,7 @@ def divergence(full: Tensor, small: Tensor) -> Tensor:
 
     From log-probabilities, so no epsilon is needed and the divergence of equal logits is 0. The gradient reaches both.
     """
-    log_p, log_q = F.log_softmax(full.float(), 1), F.log_softmax(small.float(), 1)
+    log_p, log_q = F.log_softmax(_precise(full), 1), F.log_softmax(_precise(small), 1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -52,5 +52,10 @@ def adjoint_loss(
     """
     target = full.detach() if detach else full
     mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()
-    cross_entropy = F.cross_entropy(full.float(), labels)
+    cross_entropy = F.cross_entropy(_precise(full), labels)
     return AdjointLoss(cross_entropy + weight * mean_divergence, cross_entropy, mean_divergence)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Logits in float32 at least: differences of logarithms need more digits than half precision has."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

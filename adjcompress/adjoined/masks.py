@@ -6,13 +6,14 @@ which weights are zero: the mask is drawn again from a seed.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.seeds import derived_seed
 
 
 def r_beta_mask(shape: Sequence[int], beta: float, seed: int, name: str = "") -> Tensor:
@@ -24,7 +25,7 @@ def r_beta_mask(shape: Sequence[int], beta: float, seed: int, name: str = "") ->
     if not 0 <= beta < 1:
         raise AdjCompressError(f"--beta {beta:g} must be at least 0 and below 1: the part of the weights that is zero.")
     size = torch.Size(shape).numel()
-    random = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+    order = np.random.RandomState(derived_seed(seed, name)).permutation(size)  # the one stream that NumPy never changes
     mask = torch.ones(size)
-    mask[torch.randperm(size, generator=random)[: round(beta * size)]] = 0
+    mask[torch.from_numpy(order[: round(beta * size)])] = 0
     return mask.view(*shape)

@@ -1,7 +1,7 @@
 """Which images are trained and tested on, and how do they arrive?"""
 
 from adjcompress.data.augment import Augmentation, augmentation, central
-from adjcompress.data.loader import TrainingBatches, derived_seed, epoch_batches, evaluation_batches, steps_of
+from adjcompress.data.loader import TrainingBatches, epoch_batches, evaluation_batches, steps_of
 from adjcompress.data.sources import data_names, load_data, read_data
 from adjcompress.data.splits import DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
 
@@ -17,7 +17,6 @@ __all__ = [
     "augmentation",
     "central",
     "data_names",
-    "derived_seed",
     "epoch_batches",
     "evaluation_batches",
     "load_data",

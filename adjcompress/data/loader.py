@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -18,13 +17,9 @@ from torchvision.transforms.v2 import functional as pixels
 
 from adjcompress.data.splits import FileSplit, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
+from adjcompress.seeds import derived_seed
 
 Batch = tuple[Tensor, Tensor]
-
-
-def derived_seed(*parts: int) -> int:
-    """One seed from several numbers; different tuples give unrelated seeds."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def epoch_batches(images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:

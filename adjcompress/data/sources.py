@@ -129,7 +129,7 @@ def _npz(spec: DataSpec) -> ImageData:
         raise AdjCompressError(f"Data {path} does not exist.")
     needed = ("x_train", "y_train", "x_test", "y_test", "classes")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [name for name in needed if name not in file]
             if missing:
                 raise AdjCompressError(

@@ -41,7 +41,7 @@ class StandardMethod:
         return {"deployable": self.deployable, "plan": self.plan.to_json() if self.plan else None}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
-        cross_entropy = F.cross_entropy(self.network(images).float(), labels)
+        cross_entropy = F.cross_entropy(self.network(images), labels)  # in float32 under autocast
         return Terms(cross_entropy, {"cross_entropy": cross_entropy})
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

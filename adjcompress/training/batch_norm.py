@@ -20,7 +20,7 @@ class _Synchronised:
     def forward(self: nn.BatchNorm2d, images: Tensor) -> Tensor:  # type: ignore[misc]
         if not self.training:
             return F.batch_norm(images, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        values = images.float()
+        values = images.to(torch.promote_types(images.dtype, torch.float32))
         dims = [dim for dim in range(values.ndim) if dim != 1]
         shape = [1, -1] + [1] * (values.ndim - 2)
         local = torch.cat([values.sum(dims), values.new_tensor([values.numel() / values.shape[1]])])

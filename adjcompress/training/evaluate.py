@@ -48,7 +48,7 @@ def evaluate(
             count += len(labels)
             for name, network in networks.items():
                 with autocast():
-                    logits = network(ready).float()
+                    logits = network(ready.to(_dtype(network))).float()
                 if name not in meters:
                     accuracy = MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False)
                     meters[name] = (accuracy.to(labels.device), MeanMetric().to(labels.device))
@@ -65,3 +65,8 @@ def evaluate(
         name: Evaluation(accuracy.compute().item(), loss.compute().item(), int(count))
         for name, (accuracy, loss) in meters.items()
     }
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    """The type of a network's weights: float32, or float64 where it is trained so."""
+    return next((parameter.dtype for parameter in network.parameters()), torch.float32)

@@ -10,12 +10,12 @@ from lightning_fabric import Fabric
 
 from adjcompress.errors import AdjCompressError, pick
 
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where training runs. `device`: auto (CUDA where there is one), cpu or cuda. `precision`: 32, bf16 or 16.
+    """Where training runs. `device`: auto (CUDA where there is one), cpu or cuda. `precision`: 32, bf16, 16 or 64.
 
     `devices` processes on each of `nodes` machines; under torchrun both come from it.
     """

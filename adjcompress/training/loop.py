@@ -16,10 +16,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from adjcompress.data import ImageData, Split, TrainingBatches, augmentation, central, derived_seed, evaluation_batches
+from adjcompress.data import ImageData, Split, TrainingBatches, augmentation, central, evaluation_batches
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods import Method
 from adjcompress.models import ModelSpec
+from adjcompress.seeds import derived_seed
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import (
     AVERAGE,

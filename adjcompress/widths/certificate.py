@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Certificate:
         """The largest difference over the scale of the logits."""
         if self.max_difference == 0:
             return 0.0
-        return self.max_difference / self.scale if self.scale > 0 else float("inf")
+        return self.max_difference / self.scale if self.scale > 0 else math.inf
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,7 +47,7 @@ def compare(
     with torch.no_grad():
         first = torch.cat([before(images).double().cpu() for images in batches])
         second = torch.cat([after(images).double().cpu() for images in batches])
-    difference = (first - second).abs().nan_to_num(nan=float("inf"))
+    difference = (first - second).abs().nan_to_num(nan=math.inf, posinf=math.inf)
     return Certificate(
         step=step,
         images=len(first),

@@ -1,0 +1,76 @@
+"""Small networks and runs that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.data import DataSpec, read_data
+
+
+class TinyNet(nn.Module):
+    """Three convolutions with batch norm, one sum, and a classifier: the smallest network with a channel group of two."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.first = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
+        self.head = nn.Linear(16, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = self.first(self.stem(images))
+        y = torch.relu(self.second(y) + y)
+        return self.head(y.mean((2, 3)))
+
+
+def randomise_(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Random batch-norm weights, biases and statistics, so that no channel is zero and no branch is silent."""
+    random = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 1.5),
+            ):
+                tensor.data.copy_(torch.rand(tensor.shape, generator=random) * (high - low) + low)
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            module.bias.data.copy_(torch.rand(module.bias.shape, generator=random) - 0.5)
+    return network
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def digits() -> ac.ImageData:
+    """About 120 digits in each split."""
+    return read_data(DataSpec("digits", limit=120))
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> ac.deploy.extract.Run:
+    """A finished adjoined run of one epoch, with its working directory."""
+    monkeypatch.chdir(tmp_path)
+    return train_tiny("runs/tiny", digits)
+
+
+def tiny_method(digits: ac.ImageData, alphas: tuple[float, ...] = (2,)) -> tuple[ac.ModelSpec, ac.AdjoinedMethod]:
+    spec = ac.ModelSpec("cifar_resnet20", len(digits.classes), 32)
+    torch.manual_seed(0)
+    method = ac.AdjoinedMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=alphas))
+    return spec, method
+
+
+def train_tiny(folder: str, digits: ac.ImageData, **changes: object) -> ac.deploy.extract.Run:
+    spec, method = tiny_method(digits)
+    recipe = ac.recipe("quick").changed(**{"epochs": 1, "batch_size": 32, **changes})
+    return ac.fit(method, digits, recipe, folder, model=spec)

@@ -1,0 +1,56 @@
+"""Counts are the closed form, and the papers' integers."""
+
+from __future__ import annotations
+
+import torch
+from conftest import TinyNet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import adjcompress as ac
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    groups=st.sampled_from([1, 2, 4]),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    size=st.integers(7, 20),
+)
+def test_a_convolution_costs_its_closed_form(
+    groups: int, inputs: int, outputs: int, kernel: int, stride: int, size: int
+) -> None:
+    layer = nn.Conv2d(inputs * groups, outputs * groups, kernel, stride, kernel // 2, groups=groups)
+    counts = ac.count(layer, torch.zeros(3, inputs * groups, size, size))
+    side = (size - 1) // stride + 1
+    assert counts.macs == side * side * outputs * groups * inputs * kernel * kernel
+    assert counts.parameters == outputs * groups * (inputs * kernel * kernel + 1)
+
+
+def test_counts_do_not_depend_on_the_batch_and_leave_the_network_alone() -> None:
+    network = TinyNet().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert ac.count(network, torch.zeros(1, 3, 32, 32)) == ac.count(network, torch.zeros(5, 3, 32, 32))
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_layers_add_up_to_the_network() -> None:
+    counts = ac.count(ac.create_model("mobilenet_v2", 10), torch.zeros(1, 3, 64, 64))
+    assert sum(layer.parameters for layer in counts.per_layer) == counts.parameters
+    assert sum(layer.macs for layer in counts.per_layer) == counts.macs
+
+
+def test_bytes_are_those_of_the_state_dict() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    assert ac.count(network, torch.zeros(1, 3, 8, 8)).bytes == 4 * (12 + 4 + 4 * 4) + 8
+
+
+def test_resnet50_has_the_published_counts_and_mac_ratios() -> None:
+    example = torch.zeros(1, 3, 224, 224)
+    for name, parameters, macs in (("resnet50", 25_557_032, 4.089), ("xresnet50", 25_603_976, 4.676)):
+        counts = ac.count(ac.create_model(name, 1000), example)
+        assert (counts.parameters, round(counts.macs / 1e9, 3)) == (parameters, macs)

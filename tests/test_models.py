@@ -1,0 +1,119 @@
+"""A name gives the network it says, and weights fit or are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinyNet
+from safetensors.torch import save_file
+from torch import nn
+
+import adjcompress as ac
+from adjcompress.models import load_weights_, model_names
+from adjcompress.models.cifar_resnet import PaddedShortcut
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("cifar_resnet20", 269_722),
+        ("cifar_resnet56", 853_018),
+        ("cifar_resnet110", 1_727_962),
+        # torchvision's resnet18 (11,181,642) without its 7x7 stem (9,536), with the deep one (56,480)
+        ("xresnet18", 11_181_642 - 9_536 + 56_480),
+    ],
+)
+def test_our_networks_have_known_parameter_counts(name: str, parameters: int) -> None:
+    assert sum(parameter.numel() for parameter in ac.create_model(name, 10).parameters()) == parameters
+
+
+def test_blocks_of_an_xresnet_start_as_their_shortcut() -> None:
+    network = ac.create_model("xresnet18", 10)
+    assert all(not block.convs[-1][1].weight.any() for block in network.layer2)
+
+
+def test_a_padded_shortcut_has_the_input_in_the_middle() -> None:
+    images = torch.randn(2, 16, 8, 8)
+    output = PaddedShortcut(16, 32)(images)
+    assert torch.equal(output[:, 8:24], images[:, :, ::2, ::2])
+    assert not output[:, :8].any() and not output[:, 24:].any()
+
+
+def test_an_unknown_model_gets_the_nearest_names_first() -> None:
+    with pytest.raises(ac.AdjCompressError, match=r"Model 'resnet51' is unknown\. Choices: .{0,40}resnet50"):
+        ac.create_model("resnet51", 10)
+
+
+def test_every_name_of_torchvision_is_known() -> None:
+    assert {"resnet50", "mobilenet_v2", "inception_v3"} <= set(model_names())
+
+
+def test_timm_and_users_own_models_are_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mine_for_this_test.py").write_text(
+        "from torch import nn\ndef net(num_classes, width=4):\n    return nn.Sequential(nn.Flatten(), nn.Linear(width, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert ac.create_model("mine_for_this_test:net", 7, width=5)[1].weight.shape == (7, 5)
+    assert ac.create_model("timm:resnet10t", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("no_such_module:net", "needs the Python module no_such_module, which cannot be imported"),
+        ("json:no_such", "module json has no function 'no_such'"),
+        ("json:dumps", "does not take these arguments"),
+        ("timm:resnet50_nonsense", "timm's model 'resnet50_nonsense' is unknown"),
+    ],
+)
+def test_a_model_that_cannot_be_built_says_why(name: str, text: str) -> None:
+    with pytest.raises(ac.AdjCompressError, match=text):
+        ac.create_model(name, 10)
+
+
+def test_no_option_is_ignored() -> None:
+    with pytest.raises(ac.AdjCompressError, match="does not take these arguments"):
+        ac.create_model("xresnet18", 10, colour="red")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_are_loaded_from_state_dicts(tmp_path: Path, suffix: str) -> None:
+    source, target, path = TinyNet(), TinyNet(), tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        wrapped = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+        torch.save({"state_dict": wrapped, "epoch": 3}, path)
+    else:
+        save_file(source.state_dict(), path)
+    load_weights_(target, path)
+    assert all(torch.equal(source.state_dict()[name], tensor) for name, tensor in target.state_dict().items())
+
+
+def test_weights_that_do_not_fit_are_refused_with_both_lists(tmp_path: Path) -> None:
+    torch.save({"stem.0.weight": torch.zeros(1), "other": torch.zeros(1)}, tmp_path / "w.pth")
+    network = TinyNet()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ac.AdjCompressError, match=r"Missing: first\.0\.weight.* Not in the network: other\."):
+        load_weights_(network, tmp_path / "w.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_weights_with_other_classes_say_so_and_can_keep_the_rest(tmp_path: Path) -> None:
+    source, target = TinyNet(7), TinyNet(10)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ac.AdjCompressError, match="was trained on 7 classes, the data has 10"):
+        load_weights_(target, tmp_path / "w.pth")
+    load_weights_(target, tmp_path / "w.pth", new_classifier=True)
+    assert torch.equal(target.stem[0].weight, source.stem[0].weight)
+
+
+def test_weights_never_run_pickled_code(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")  # a pickled module, not a state dict
+    with pytest.raises(ac.AdjCompressError, match=r"w\.pth cannot be read as weights"):
+        load_weights_(TinyNet(), tmp_path / "w.pth")
+    (tmp_path / "damaged.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ac.AdjCompressError, match=r"damaged\.safetensors cannot be read as weights"):
+        load_weights_(TinyNet(), tmp_path / "damaged.safetensors")
+    with pytest.raises(ac.AdjCompressError, match="does not exist"):
+        load_weights_(TinyNet(), tmp_path / "missing.pth")

@@ -1,0 +1,401 @@
+"""A training that was interrupted ends as if it had not been, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinyNet, tiny_method, train_tiny
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.methods import Terms, decay_groups
+from adjcompress.training import Run, evaluate
+from adjcompress.training.checkpoint import checkpoints, newest_checkpoint
+from adjcompress.training.recipe import RECIPES, make_optimizer, set_rates_
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from conftest import tiny_method
+import adjcompress as ac
+from adjcompress.data import DataSpec, read_data
+
+class Slow(ac.Reporter):
+    def step(self, news):
+        print(news.epoch, news.step, flush=True)
+
+digits = read_data(DataSpec("digits", limit=120))
+torch.set_num_threads(1)
+spec, method = tiny_method(digits)
+recipe = ac.recipe("quick").changed(epochs=3, batch_size=16, label_smoothing=0.1, ema=0.9)
+ac.fit(method, digits, recipe, "run", model=spec, resume=sys.argv[1] == "resume", reporter=Slow(), checkpoint_minutes=0.0)
+"""
+
+
+def start(folder: Path, mode: str) -> subprocess.Popen[str]:
+    script = folder / "train_it.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    return subprocess.Popen([sys.executable, str(script), mode], cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def last_weights(folder: Path) -> dict[str, Tensor]:
+    found = newest_checkpoint(folder)
+    assert found is not None and found.checkpoint.position.epoch == 3
+    return {**found.checkpoint.weights, **found.checkpoint.training}
+
+
+def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = start(tmp_path / "whole", "anew")
+    for line in (start(tmp_path / "killed", "anew"), "1 3"), (start(tmp_path / "killed", "resume"), "1 6"):
+        process, last = line if isinstance(line, tuple) else (line, "")
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.strip() == last:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait()
+        process.stdout.close()
+        assert process.returncode == -signal.SIGKILL
+        if last == "1 3":
+            assert checkpoints(tmp_path / "killed" / "run")
+    resumed = start(tmp_path / "killed", "resume")
+    for process in (whole, resumed):
+        process.communicate()
+        assert process.returncode == 0
+    first, second = (last_weights(tmp_path / name / "run") for name in ("whole", "killed"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    logs = [[json.loads(line) for line in (tmp_path / name / "run" / "log.jsonl").read_text().splitlines()] for name in ("whole", "killed")]
+    for one, other in zip(*logs, strict=True):
+        assert one["validation"] == other["validation"] and one["epoch"] == other["epoch"]
+        assert one["train"]["loss"] == pytest.approx(other["train"]["loss"])
+    results = [json.loads((tmp_path / name / "run" / "results.json").read_text())["test"] for name in ("whole", "killed")]
+    assert results[0] == results[1]
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAfter(ac.Reporter):
+    def __init__(self, epoch: int) -> None:
+        self.last, self.warnings = epoch, list[str]()
+
+    def epoch(self, record: dict[str, int]) -> None:
+        if record["epoch"] == self.last:
+            raise Stop
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def interrupted(digits: ac.ImageData, epochs: int = 3, after: int = 2) -> Path:
+    spec, method = tiny_method(digits)
+    with pytest.raises(Stop):
+        ac.fit(method, digits, ac.recipe("quick").changed(epochs=epochs, batch_size=32), "run", model=spec, reporter=StopAfter(after))
+    return Path("run")
+
+
+def go_on(digits: ac.ImageData, reporter: ac.Reporter | None = None, **changes: object) -> Run:
+    spec, method = tiny_method(digits)
+    recipe = ac.recipe("quick").changed(**{"epochs": 3, "batch_size": 32, **changes})
+    return ac.fit(method, digits, recipe, "run", model=spec, resume=True, reporter=reporter)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "state", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    newest = checkpoints(interrupted(digits))[-1]
+    assert newest.name == "checkpoint-2"
+    weights = newest / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "truncate":
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[-5] ^= 1
+        weights.write_bytes(content)
+    elif damage == "state":
+        (newest / "state.json").write_text("{")
+    else:
+        (newest / "training.safetensors").unlink()
+    reporter = StopAfter(99)
+    run = go_on(digits, reporter)
+    assert [record["epoch"] for record in run.log()] == [1, 2, 3]
+    assert len(reporter.warnings) == 1
+    assert "checkpoint-2 is damaged" in reporter.warnings[0]
+    assert "Going on from checkpoint-1 instead" in reporter.warnings[0]
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_guessed(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in checkpoints(interrupted(digits)):
+        (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ac.AdjCompressError, match="No checkpoint of run is whole: .*checkpoint-2 is damaged"):
+        go_on(digits)
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_tiny("run", digits, epochs=4)
+    assert [path.name for path in checkpoints(run.folder)] == ["checkpoint-3", "checkpoint-4"]
+    assert not list(run.folder.glob(".*"))
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_as_another(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupted(digits)
+    with pytest.raises(ac.AdjCompressError, match="run holds a run already: continue it with --resume"):
+        train_tiny("run", digits)
+    with pytest.raises(ac.AdjCompressError, match="was started with another recipe"):
+        go_on(digits, lr=0.5)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(ac.AdjCompressError, match="other is not empty and holds no run"):
+        train_tiny("other", digits)
+
+
+def test_latest_points_at_the_newest_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ac.AdjCompressError, match="There is no run in runs/ here: make one with adjcompress train"):
+        ac.open_run()
+    for name in ("runs/a", "runs/b", "elsewhere"):
+        train_tiny(name, digits)
+        assert ac.open_run().folder.resolve() == Path(name).resolve()
+
+
+class Exploding:
+    """A method whose loss is not finite at one step."""
+
+    name = "exploding"
+
+    def __init__(self, network: nn.Module, step: int) -> None:
+        self.network, self.left = network, step
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        self.left -= 1
+        loss = self.network(images).square().mean()
+        return Terms(loss * (math.nan if self.left < 0 else 1), {})
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        return decay_groups(self.network, weight_decay)
+
+    def deployables(self) -> dict[str, nn.Module]:
+        return {"full": self.network}
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_last_good_checkpoint(
+    tmp_path: Path, digits: ac.ImageData
+) -> None:
+    recipe = ac.recipe("quick").changed(epochs=3, batch_size=30)
+    method = Exploding(TinyNet(), step=6)
+    with pytest.raises(ac.AdjCompressError, match=r"The loss is nan in epoch 2, step 3\. The last good checkpoint is checkpoint-1 in"):
+        ac.fit(method, digits, recipe, tmp_path / "run")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+    method = Exploding(TinyNet(), step=0)
+    with pytest.raises(ac.AdjCompressError, match=r"epoch 1, step 1\. There was no checkpoint in"):
+        ac.fit(method, digits, recipe, tmp_path / "run2")
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = interrupted(digits)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    limit = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.path.insert(0, sys.argv[1])
+import pytest
+from test_training import ac, go_on
+from adjcompress.data import DataSpec, read_data
+try:
+    go_on(read_data(DataSpec("digits", limit=120)))
+except ac.AdjCompressError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", limit, str(Path(__file__).parent)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "checkpoint-3 could not be written: the file would be larger than this process may write" in done.stdout
+    for path, content in before.items():
+        if path.name != "log.jsonl":
+            assert path.read_bytes() == content
+    assert not list(folder.glob(".*"))
+    assert go_on(digits).results() is not None
+
+
+def test_averaged_weights_are_what_is_deployed(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_tiny("run", digits, epochs=2, ema=0.5)
+    found = newest_checkpoint(run.folder)
+    assert found is not None
+    deployed = run.method().network.state_dict()
+    trained = load_file(found.folder / "weights.safetensors")
+    assert not all(torch.equal(deployed[name], trained[name]) for name in trained)
+    assert all(torch.equal(deployed[name], tensor) for name, tensor in found.checkpoint.deployable.items())
+
+
+def test_config_holds_everything_and_results_come_from_the_last_weights(tiny_run: Run, digits: ac.ImageData) -> None:
+    config = json.loads((tiny_run.folder / "config.json").read_text())
+    for key in ("format", "model", "data", "method", "recipe", "seed", "classes", "preprocessing", "versions"):
+        assert config[key] is not None
+    method = tiny_run.method()
+    images = digits.preprocessing.normalise(digits.test.images)
+    with torch.no_grad():
+        accuracy = (method.network(images).full.argmax(1) == digits.test.labels).double().mean().item()
+    results = tiny_run.results()
+    assert results is not None and results["test"]["full"]["accuracy"] == pytest.approx(accuracy)
+    assert results["test"]["full"]["images"] == len(digits.test)
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path, digits: ac.ImageData) -> None:
+    runs = [train_tiny(str(tmp_path / name), digits) for name in ("a", "b")]
+    first, second = (newest_checkpoint(run.folder).checkpoint.weights for run in runs)  # type: ignore[union-attr]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_of_a_newer_format_or_damaged_is_refused(tiny_run: Run) -> None:
+    path = tiny_run.folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "format": 99}))
+    with pytest.raises(ac.AdjCompressError, match="has format 99; this version reads format 1"):
+        ac.open_run(tiny_run.folder)
+    path.write_text("{")
+    with pytest.raises(ac.AdjCompressError, match=r"config\.json is damaged"):
+        ac.open_run(tiny_run.folder)
+    path.unlink()
+    with pytest.raises(ac.AdjCompressError, match="is no run: it has no config"):
+        ac.open_run(tiny_run.folder)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_the_rate_warms_up_and_falls_along_a_cosine(name: str) -> None:
+    recipe = ac.recipe(name)
+    assert recipe.lr_at(0) == pytest.approx(recipe.lr * recipe.start)
+    assert recipe.lr_at(recipe.warmup) == pytest.approx(recipe.lr)
+    assert recipe.lr_at(1) == pytest.approx(recipe.lr * recipe.end)
+    middle = recipe.warmup + (1 - recipe.warmup) / 2
+    assert recipe.lr_at(middle) == pytest.approx(recipe.lr * (1 + recipe.end) / 2)
+
+
+def test_the_papers_recipe_is_theirs() -> None:
+    recipe = ac.recipe("papers-cifar")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == (150, 64, 1e-3, 1e-2)
+    assert (recipe.momentum_at(0), recipe.momentum_at(0.1), recipe.momentum_at(1)) == (0.95, 0.85, 0.95)
+    assert recipe.lr_at(0) == pytest.approx(1e-4)
+    assert recipe.lr_at(1) == pytest.approx(1e-8)
+    optimizer = make_optimizer(decay_groups(TinyNet(), recipe.weight_decay), recipe)
+    set_rates_(optimizer, recipe, 0.1)
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (pytest.approx(1e-3), (0.85, 0.99), 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"epochs": 0}, "--epochs 0 must be at least 1"),
+        ({"batch_size": 0}, "--batch-size 0 must be at least 1"),
+        ({"lr": 0.0}, "--lr 0.0 must be above 0"),
+        ({"lr": math.inf}, "--lr inf must be above 0"),
+        ({"ema": 1.0}, "--ema 1.0 must lie between 0 and 1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing 1.0"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(changes: dict[str, float], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError, match=text):
+        ac.recipe("quick").changed(**changes)
+
+
+def test_an_unknown_recipe_lists_the_choices() -> None:
+    with pytest.raises(ac.AdjCompressError, match=r"Recipe 'quik' is unknown\. Choices: quick, cifar"):
+        ac.recipe("quik")
+
+
+def test_hardware_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for hardware, text in (
+        (ac.Hardware(device="cuda"), "--device cuda: this machine has no CUDA GPU"),
+        (ac.Hardware(device="gpu"), "Device 'gpu' is unknown"),
+        (ac.Hardware(precision="16"), "--precision 16 needs a CUDA GPU"),
+        (ac.Hardware(precision="8"), "Precision '8' is unknown"),
+        (ac.Hardware(devices=0), "must be at least 1"),
+    ):
+        with pytest.raises(ac.AdjCompressError, match=text):
+            ac.launch(hardware)
+
+
+def test_bf16_and_compiled_training_run(tmp_path: Path, digits: ac.ImageData) -> None:
+    spec, method = tiny_method(digits)
+    recipe = ac.recipe("cifar").changed(epochs=1, batch_size=64)
+    run = ac.fit(method, digits, recipe, tmp_path / "bf16", model=spec, fabric=ac.launch(ac.Hardware("cpu", precision="bf16")))
+    assert run.config["precision"] == "bf16-mixed"
+    assert run.results() is not None
+
+
+def test_evaluation_counts_every_image_once_and_leaves_the_mode(digits: ac.ImageData) -> None:
+    network = TinyNet().train()
+    batches = [(digits.test.images[:70], digits.test.labels[:70]), (digits.test.images[70:], digits.test.labels[70:])]
+    score = evaluate({"full": network}, batches, digits.preprocessing.normalise, 10)["full"]
+    assert network.training and score.images == len(digits.test)
+    with torch.no_grad():
+        logits = network.eval()(digits.preprocessing.normalise(digits.test.images))
+    assert score.accuracy == pytest.approx((logits.argmax(1) == digits.test.labels).double().mean().item())
+    assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, digits.test.labels).item(), abs=1e-5)
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+DISTRIBUTED = """
+import sys, json, torch
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from conftest import tiny_method
+import adjcompress as ac
+from adjcompress.data import DataSpec, TensorSplit, read_data
+
+torch.set_num_threads(1)
+digits = read_data(DataSpec("digits", limit=120))
+digits = replace(digits, train=digits.train.subset(torch.arange(96)))
+spec, method = tiny_method(digits)
+fabric = ac.launch(ac.Hardware("cpu", precision="64"))
+recipe = ac.recipe("cifar").changed(epochs=2, batch_size=int(sys.argv[2]), augmentation="none", lr=0.05)
+ac.fit(method, digits, recipe, sys.argv[1], model=spec, fabric=fabric)
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    """In double precision: in single, six steps of a deep network turn 1e-7 into 1e-3."""
+    script = tmp_path / "train_it.py"
+    script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), "two", "16"]
+    subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True)
+    subprocess.run([sys.executable, str(script), "one", "32"], cwd=tmp_path, check=True, env=environment)
+    one, both = (newest_checkpoint(tmp_path / name) for name in ("one", "two"))
+    assert one is not None and both is not None
+    for name, tensor in one.checkpoint.weights.items():
+        other = both.checkpoint.weights[name]
+        assert torch.allclose(tensor.double(), other.double(), rtol=1e-6, atol=1e-8), name
+    results = [json.loads((tmp_path / name / "results.json").read_text())["test"] for name in ("one", "two")]
+    assert results[0]["full"]["images"] == results[1]["full"]["images"]
+    assert ac.open_run(tmp_path / "two").config["processes"] == 2

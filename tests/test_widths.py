@@ -1,0 +1,291 @@
+"""Channels that are tied are cut together, slicing is exact, and what cannot be cut is named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from conftest import TinyNet, randomise_
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.widths import channel_groups, check_slices, cut
+from adjcompress.widths.plan import GroupWidth
+from adjcompress.widths.planning import _ranges
+
+NETWORKS = (
+    "resnet18 resnet50 wide_resnet50_2 resnext50_32x4d vgg16_bn densenet121 mobilenet_v2 mobilenet_v3_small "
+    "efficientnet_b0 mnasnet1_0 regnet_y_400mf convnext_tiny squeezenet1_1 googlenet inception_v3 xresnet18 cifar_resnet20"
+).split()
+
+
+def example_for(name: str) -> Tensor:
+    size = 96 if name == "inception_v3" else 32
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_small_network_in_training_equals_the_sliced_one_to_the_last_bit(name: str) -> None:
+    images = example_for(name)
+    torch.manual_seed(0)
+    full = randomise_(ac.create_model(name, 10, images.shape[-1]))
+    plans = {f"alpha{alpha}": ac.plan_widths(full, images, alpha) for alpha in (2, 4)}
+    network = ac.adjoin(full, plans)
+    for seed, small in enumerate(network.smalls.values()):
+        randomise_(small, seed)
+    network.eval()
+    with torch.no_grad():
+        smalls = network(images).smalls
+        for alpha, logits in smalls.items():
+            extracted = network.extract(alpha)
+            assert torch.equal(logits, extracted(images))
+            assert logits.std() > 0
+            sliced = ac.slice_model(full, plans[alpha])
+            sliced.load_state_dict(extracted.state_dict())
+            assert torch.equal(logits, sliced.eval()(images))
+            ratio = ac.count(full, images).parameters / ac.count(extracted, images).parameters
+            assert ratio > (3 if alpha == "alpha2" else 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "reason"),
+    [
+        ("shufflenet_v2_x1_0", "stage2.0", "splits channels"),
+        ("vit_b_16", "encoder.layers.encoder_layer_0.self_attention", "attention mixes all its channels"),
+        ("swin_t", "features.1.0.attn", "splits channels"),
+    ],
+)
+def test_a_network_that_cannot_be_cut_gets_the_layer_and_the_reason(name: str, layer: str, reason: str) -> None:
+    size = 224 if name == "vit_b_16" else 64
+    with pytest.raises(ac.AdjCompressError, match=f"Layer {layer}.* cannot be cut: .*{reason}"):
+        ac.plan_widths(ac.create_model(name, 10), torch.zeros(1, 3, size, size), 2)
+
+
+class Branches(nn.Module):
+    """A concatenation of two branches, summed with a convolution of both: parts of a group are tied to different layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.left = nn.Conv2d(8, 12, 1)
+        self.right = nn.Conv2d(8, 20, 3, 1, 1)
+        self.across = nn.Conv2d(8, 32, 1)
+        self.norm = nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, 1, 1, groups=32)
+        self.grouped = nn.Conv2d(32, 16, 3, 1, 1, groups=4)
+        self.head = nn.Linear(16 * 4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = torch.relu(self.stem(images))
+        y = self.norm(torch.cat([self.left(y), self.right(y)], 1) + self.across(y))
+        y = torch.nn.functional.silu(self.depthwise(y))
+        y = nn.functional.adaptive_avg_pool2d(torch.relu(self.grouped(y)), 2)
+        return self.head(y.flatten(1))
+
+
+def test_parts_of_a_concatenation_that_is_summed_are_groups_of_their_own(images: Tensor) -> None:
+    groups = {group.name: group for group in channel_groups(Branches(), images)}
+    assert {name: group.channels for name, group in groups.items()} == {"stem": 8}
+    # left and right meet a grouped convolution, whose groups straddle the two: they cannot be cut
+
+
+class Inception(nn.Module):
+    """As Branches, without the grouped convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Branches()
+        self.body.grouped = nn.Conv2d(32, 16, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
+
+def test_a_summed_concatenation_is_cut_in_its_parts(images: Tensor) -> None:
+    network = randomise_(Inception())
+    plan = ac.plan_widths(network, images, 4)
+    kept = {group.name: (group.channels, group.kept) for group in plan.groups}
+    assert kept == {"body.stem": (8, 8), "body.left": (12, 3), "body.right": (20, 5), "body.grouped": (16, 4)}
+    assert plan.cuts["body.across.weight"][0] == ((0, 3), (12, 17))
+    assert ac.slice_model(network, plan)(images).shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "middle", "groups", "alpha", "kept", "groups_left"),
+    [(32, 32, 8, 4, 8, 2), (32, 32, 8, 3, 12, 3), (16, 64, 4, 2, 8, 2), (16, 32, 16, 4, 4, 4)],
+)
+def test_grouped_convolutions_lose_whole_groups(
+    inputs: int, middle: int, groups: int, alpha: float, kept: int, groups_left: int
+) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, inputs, 1), nn.BatchNorm2d(inputs), nn.ReLU(),
+        nn.Conv2d(inputs, middle, 3, groups=groups), nn.BatchNorm2d(middle), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(middle, 5),
+    )  # fmt: skip
+    images = torch.randn(2, 3, 16, 16)
+    plan = ac.plan_widths(randomise_(network), images, alpha, slim=["*"], keep=["0"])
+    small = ac.slice_model(network, plan)
+    assert small[1].out_channels == kept
+    assert (small[4].groups, small[4].in_channels) == (groups_left, kept)
+    assert small[4].out_channels == middle * groups_left // groups
+    assert small[9].in_features == small[4].out_channels
+
+
+def test_group_norm_loses_whole_groups() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 24, 3), nn.GroupNorm(6, 24), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5),
+    )  # fmt: skip
+    plan = ac.plan_widths(network, torch.randn(2, 3, 16, 16), 5, slim=["1"])
+    small = ac.slice_model(network, plan)
+    assert (small[1].out_channels, small[2].num_groups, small[2].num_channels) == (8, 2, 8)
+
+
+def test_cutting_equals_masking_whatever_the_activation(images: Tensor) -> None:
+    full = randomise_(ac.create_model("mobilenet_v3_small", 10)).double().eval()
+    plan = ac.plan_widths(full.float(), images, 2)
+    check_slices(full, plan, images)  # the check itself, on hard-swish and squeeze-excitation
+
+
+class HiddenShuffle(nn.Module):
+    """Reorders channels by an index, which the dependency graph takes for an element-wise operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.after, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = self.conv(self.stem(images)).flip(1)
+        return self.head(torch.relu(self.after(y)).mean((2, 3)))
+
+
+def test_a_network_that_moves_channels_behind_the_trace_is_refused(images: Tensor) -> None:
+    with pytest.raises(ac.AdjCompressError, match="Layer after cannot be cut"):
+        ac.plan_widths(HiddenShuffle(), images, 2, slim=["conv"])
+
+
+def test_slicing_leaves_the_original_alone(images: Tensor) -> None:
+    full = ac.create_model("resnext50_32x4d", 10)
+    before = {name: tensor.clone() for name, tensor in full.state_dict().items()}
+    numbers = str(full)
+    ac.slice_model(full, ac.plan_widths(full, images, 4))
+    assert str(full) == numbers
+    assert all(torch.equal(before[name], tensor) for name, tensor in full.state_dict().items())
+    assert full.training
+
+
+def test_a_resnet_keeps_stem_and_first_stage_as_in_the_papers(images: Tensor) -> None:
+    for name in ("resnet50", "xresnet18", "cifar_resnet20"):
+        plan = ac.plan_widths(ac.create_model(name, 10), images, 2)
+        for group in plan.groups:
+            assert group.slim == (not group.name.startswith(("conv1", "stem", "layer1"))), group
+
+
+def test_other_networks_keep_the_first_convolution(images: Tensor) -> None:
+    plan = ac.plan_widths(ac.create_model("vgg11", 10), images, 4)
+    assert [group.slim for group in plan.groups] == [False] + [True] * (len(plan.groups) - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(alpha=st.floats(1, 8), align=st.sampled_from([1, 4, 8, 16]))
+def test_kept_channels_are_the_first_ceil_rounded_up_to_the_alignment(alpha: float, align: int) -> None:
+    plan = ac.plan_widths(TinyNet(), torch.zeros(1, 3, 16, 16), alpha, align=align)
+    for group in plan.groups:
+        if group.slim:
+            assert group.kept >= math.ceil(group.channels / alpha - 1e-9)
+            assert group.kept % align == 0 or group.kept == group.channels
+            assert group.kept - group.channels / alpha < align + 1e-9 or group.kept == group.channels
+
+
+def test_alpha_by_pattern_and_slim_and_keep_choose_layers(images: Tensor) -> None:
+    network = ac.create_model("resnet18", 10)
+    plan = ac.plan_widths(network, images, {"layer3": 4, "layer4.*": 2})
+    kept = {group.name: group.channels / group.kept for group in plan.groups}
+    assert (kept["layer2.0.conv1"], kept["layer3.0.conv1"], kept["layer4.0.conv1"]) == (1, 4, 2)
+    plan = ac.plan_widths(network, images, 2, slim=["layer4"], keep=["layer4.1.conv1"])
+    assert {group.name for group in plan.groups if group.slim} == {"layer4.0.conv1", "layer4.0.conv2"}
+
+
+def test_a_plan_is_json_both_ways_and_a_readable_table(images: Tensor) -> None:
+    plan = ac.plan_widths(ac.create_model("densenet121", 10), images, 3)
+    assert ac.WidthPlan.from_json(json.dumps(plan.to_json())) == plan
+    text = str(plan).splitlines()
+    assert text[0].split() == ["group", "layers", "channels", "kept", "alpha"]
+    assert any("rounded up from 42.6667" in line for line in text)
+    with pytest.raises(ac.AdjCompressError, match="This is no width plan"):
+        ac.WidthPlan.from_json("{}")
+
+
+def test_a_plan_for_another_network_is_refused(images: Tensor) -> None:
+    plan = ac.plan_widths(ac.create_model("resnet18", 10), images, 2)
+    with pytest.raises(ac.AdjCompressError, match="The width plan is for another network"):
+        ac.slice_model(ac.create_model("resnet50", 10), plan)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"alpha": 0.5}, r"--alpha 0\.5 is below 1"),
+        ({"alpha": float("nan")}, r"--alpha nan is below 1"),
+        ({"alpha": 129}, r"--alpha 129 is above the width of layer layer2\.0\.conv1, which has 128 channels"),
+        ({"alpha": 2, "align": 0}, r"--align 0 must be 1 or more"),
+        (
+            {"alpha": 2, "slim": ["layer5.*"]},
+            r"--slim 'layer5\.\*' matches no layer of ResNet .*conv1 \(1\), layer1 \(4\), layer2 \(5\), layer3 \(5\), layer4 \(5\)",
+        ),
+        ({"alpha": 2, "keep": ["fc"]}, r"--keep 'fc' matches no layer"),
+        ({"alpha": 2, "keep": ["*"]}, r"No layer of ResNet is slim"),
+    ],
+)
+def test_widths_that_cannot_be_are_refused(images: Tensor, options: dict[str, object], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError, match=text):
+        ac.plan_widths(ac.create_model("resnet18", 10), images, **options)
+
+
+@given(st.sets(st.integers(0, 40), min_size=1))
+def test_ranges_hold_exactly_the_indices(indices: set[int]) -> None:
+    ranges = _ranges(sorted(indices))
+    assert set(itertools.chain.from_iterable(range(start, stop) for start, stop in ranges)) == indices
+    assert all(first[1] < second[0] for first, second in itertools.pairwise(ranges))
+
+
+def test_gradients_flow_back_through_a_cut() -> None:
+    weight = torch.randn(6, 4, 3, 3, requires_grad=True)
+    cut(weight, {0: ((0, 2), (4, 5)), 1: ((1, 3),)}).sum().backward()
+    expected = torch.zeros(6, 4, 3, 3)
+    for row in (0, 1, 4):
+        expected[row, 1:3] = 1
+    assert torch.equal(weight.grad, expected)
+
+
+def test_reestimated_statistics_are_the_mean_over_the_batches() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout())
+    batches = [torch.randn(8, 3, 4, 4) * scale + scale for scale in (1.0, 2.0, 3.0)]
+    assert ac.reestimate_batch_norm_(network, batches) == 3
+    means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
+    assert torch.allclose(network[0].running_mean, means, atol=1e-6)
+    assert torch.allclose(network[0].running_var, variances, atol=1e-5)
+    assert network.training and network[0].momentum == 0.1
+    with pytest.raises(ac.AdjCompressError, match="0 batches"):
+        ac.reestimate_batch_norm_(network, [])
+
+
+def test_a_certificate_measures_what_differs(images: Tensor) -> None:
+    same = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: batch.mean((2, 3)), [images])
+    assert (same.max_difference, same.agreement, same.images, same.relative) == (0, 1, 4, 0)
+    other = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: batch.mean((2, 3)) + 0.5, [images])
+    assert other.max_difference == pytest.approx(0.5) and other.agreement == 1
+    broken = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: batch.mean((2, 3)) / 0, [images])
+    assert broken.max_difference == math.inf
+
+
+def test_a_group_says_when_alpha_did_not_divide() -> None:
+    assert GroupWidth("a", ("a",), 10, 4, 10 / 3, True).note == "rounded up from 3.33333"
+    assert GroupWidth("a", ("a",), 8, 4, 4, True).note == ""
