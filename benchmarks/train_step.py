@@ -130,7 +130,10 @@ def measure_memory(case: str, kind: str) -> None:
 
     settings = CASES[case]
     torch.manual_seed(0)
-    images, labels = torch.randn(settings["batch"], 3, settings["size"], settings["size"]), torch.zeros(settings["batch"]).long()
+    images, labels = (
+        torch.randn(settings["batch"], 3, settings["size"], settings["size"]),
+        torch.zeros(settings["batch"]).long(),
+    )
     network: nn.Module = ac.create_model(settings["name"], 100)
     if kind == "adjoined":
         network = ac.adjoin(network, {"small": ac.plan_widths(network, images[:1, :, :32, :32], settings["alpha"])})

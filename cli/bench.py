@@ -6,17 +6,27 @@ import json
 from pathlib import Path
 
 import click
-
 from adjcompress_cli.show import millions, output_options, show, table, warn
 
 
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--reference", type=click.Path(path_type=Path), help="The file that ratios refer to. [default: the full network of the run, or the last file]")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="The file that ratios refer to. [default: the full network of the run, or the last file]",
+)
 @click.option("--threads", default="1", show_default=True, help="Numbers of threads, such as 1,2.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Images at a time.")
 @click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds for each number of threads.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True, help="Where the figures are kept.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("bench.json"),
+    show_default=True,
+    help="Where the figures are kept.",
+)
 @output_options
 def bench(
     files: tuple[Path, ...],
@@ -38,6 +48,7 @@ def bench(
       adjcompress bench small.onnx full.onnx --threads 1,2 --batch 8
     """
     import torch
+
     from adjcompress.bench import benchmark, benchmark_cuda
     from adjcompress.deploy import export_full, made, newest_onnx
     from adjcompress.errors import AdjCompressError

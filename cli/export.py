@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from adjcompress_cli.show import millions, output_options, percent, show
 
 
@@ -15,7 +14,13 @@ from adjcompress_cli.show import millions, output_options, percent, show
 @click.option("--data", help="Images to compare on: a name, .npz or folder. [default: what it was trained on]")
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
 @click.option("--simplify", is_flag=True, help="Run onnx-simplifier on the graph.")
-@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest difference to torch, relative to the largest logit.")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Largest difference to torch, relative to the largest logit.",
+)
 @output_options
 def export(
     output: Path,
@@ -56,7 +61,9 @@ def export(
 
     def text() -> None:
         certificate = report.certificate
-        click.echo(f"{report.path}: {millions(report.bytes)}B, opset {report.opset}, batch norms left: {report.batch_norms_left}")
+        click.echo(
+            f"{report.path}: {millions(report.bytes)}B, opset {report.opset}, batch norms left: {report.batch_norms_left}"
+        )
         click.echo(
             f"Certificate: largest difference to torch {certificate.max_difference:.2g} at logits up to "
             f"{certificate.scale:.3g}, top-1 agrees on {percent(certificate.agreement)} of {certificate.images} images."

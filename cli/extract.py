@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from adjcompress_cli.show import millions, output_options, percent, show, table
 
 

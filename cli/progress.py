@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from adjcompress.training import Recipe, Reporter, StepNews
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from adjcompress.training import Recipe, Reporter, StepNews
 
 
 class ProgressReporter(Reporter):

@@ -12,7 +12,9 @@ import click
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command has: --json and --quiet."""
     command = click.option("--quiet", is_flag=True, help="No progress and no tables; errors and --json still come.")(command)
-    return click.option("as_json", "--json", is_flag=True, help="Standard output is the result as JSON, and nothing else.")(command)
+    return click.option("as_json", "--json", is_flag=True, help="Standard output is the result as JSON, and nothing else.")(
+        command
+    )
 
 
 def show(result: Mapping[str, Any], text: Callable[[], None], as_json: bool, quiet: bool) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from adjcompress_cli.show import output_options, percent, show, table
 
 # What belongs to the machine and the display, not to the training: it may differ when a run goes on.
@@ -14,15 +13,45 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 
 
 @click.command()
-@click.option("--model", default="resnet18", show_default=True, help="A torchvision, xresnet or cifar_resnet name, timm:NAME, or package.module:function.")
-@click.option("--data", default="digits", show_default=True, help="A data set by name, an .npz file, or a folder with train/ and test/ by class.")
+@click.option(
+    "--model",
+    default="resnet18",
+    show_default=True,
+    help="A torchvision, xresnet or cifar_resnet name, timm:NAME, or package.module:function.",
+)
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="A data set by name, an .npz file, or a folder with train/ and test/ by class.",
+)
 @click.option("--method", default="adjoined", show_default=True, help="adjoined, or standard (one network alone).")
-@click.option("--alpha", type=float, multiple=True, help="Full width / small width; repeat it for several small networks. [default: 8; standard: none]")
-@click.option("--slim", multiple=True, help="Layers that become slim: a name or pattern such as 'layer3.*'; repeatable. [default: as in the papers]")
+@click.option(
+    "--alpha",
+    type=float,
+    multiple=True,
+    help="Full width / small width; repeat it for several small networks. [default: 8; standard: none]",
+)
+@click.option(
+    "--slim",
+    multiple=True,
+    help="Layers that become slim: a name or pattern such as 'layer3.*'; repeatable. [default: as in the papers]",
+)
 @click.option("--keep", multiple=True, help="Layers that keep their width: a name or pattern; repeatable.")
 @click.option("--align", type=int, default=1, show_default=True, help="Kept channels are a multiple of this.")
-@click.option("--beta", type=float, default=0.0, show_default=True, help="Part of the slim layers' weights set to zero at random (r_beta).")
-@click.option("--schedule", default="quadratic", show_default=True, help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.")
+@click.option(
+    "--beta",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Part of the slim layers' weights set to zero at random (r_beta).",
+)
+@click.option(
+    "--schedule",
+    default="quadratic",
+    show_default=True,
+    help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.",
+)
 @click.option("--detach", is_flag=True, help="Stop the divergence's gradient into the full network; the papers do not.")
 @click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
 @click.option("--epochs", type=int, help="Epochs, in place of the recipe's.")
@@ -33,11 +62,19 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option("--clip-norm", type=float, help="Largest gradient norm.")
 @click.option("--ema", type=float, help="Average the weights with this decay per step, and deploy the average.")
 @click.option("--image-size", type=int, help="Side of the images in pixels. [default: their own; 224 for files]")
-@click.option("--validation", type=float, default=0.1, show_default=True, help="Part of the training split held out, where no validation split exists.")
+@click.option(
+    "--validation",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Part of the training split held out, where no validation split exists.",
+)
 @click.option("--limit", type=int, help="Use about this many images of each split: for a first try.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Start from a trained state dict or package.")
 @click.option("--new-classifier", is_flag=True, help="With --weights: the last layer starts afresh.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of weights, order, draws, masks and held-out images."
+)
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/<data>-<model>-<method>]")
 @click.option("--resume", is_flag=True, help="Go on with --run, or with the newest run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -60,10 +97,10 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
+    from adjcompress_cli.progress import ProgressReporter
+
     from adjcompress.training import Hardware, Reporter, resume
     from adjcompress.training import train as train_anew
-
-    from adjcompress_cli.progress import ProgressReporter
 
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
     reporter: Reporter = Reporter() if quiet else ProgressReporter()

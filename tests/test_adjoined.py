@@ -46,9 +46,7 @@ def test_equal_logits_have_divergence_zero_also_where_probabilities_underflow() 
     assert torch.isfinite(divergence(logits, -logits))
 
 
-@given(
-    st.lists(st.floats(-20, 20), min_size=5, max_size=5), st.lists(st.floats(-20, 20), min_size=5, max_size=5)
-)
+@given(st.lists(st.floats(-20, 20), min_size=5, max_size=5), st.lists(st.floats(-20, 20), min_size=5, max_size=5))
 def test_the_divergence_is_never_negative(full: list[float], small: list[float]) -> None:
     assert divergence(torch.tensor([full]), torch.tensor([small])).item() >= -1e-5
 
@@ -99,7 +97,8 @@ def test_the_schedules_are_those_of_table_13() -> None:
 
 @settings(deadline=None)
 @given(
-    beta=st.floats(0, 0.95), shape=st.tuples(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
+    beta=st.floats(0, 0.95),
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]), st.sampled_from([1, 3])),
 )
 def test_r_beta_zeroes_an_exact_part_of_the_whole_tensor(beta: float, shape: tuple[int, ...]) -> None:
     mask = r_beta_mask(shape, beta, seed=3)

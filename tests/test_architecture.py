@@ -39,7 +39,9 @@ def imported(path: Path) -> list[tuple[str, ast.stmt]]:
     return found
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent != LIBRARY], ids=lambda path: str(path.relative_to(LIBRARY)))
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent != LIBRARY], ids=lambda path: str(path.relative_to(LIBRARY))
+)
 def test_imports_go_one_way(path: Path) -> None:
     own = path.relative_to(LIBRARY).parts[0]
     for module, _ in imported(path):

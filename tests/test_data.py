@@ -165,7 +165,11 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path: Path, workers: int) 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    images=st.integers(8, 200), batch=st.integers(1, 64), world=st.integers(1, 4), seed=st.integers(0, 99), epoch=st.integers(0, 9)
+    images=st.integers(8, 200),
+    batch=st.integers(1, 64),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    epoch=st.integers(0, 9),
 )
 def test_each_image_is_seen_once_an_epoch_by_all_processes_together(
     images: int, batch: int, world: int, seed: int, epoch: int

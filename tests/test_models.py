@@ -52,7 +52,8 @@ def test_every_name_of_torchvision_is_known() -> None:
 
 def test_timm_and_users_own_models_are_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "mine_for_this_test.py").write_text(
-        "from torch import nn\ndef net(num_classes, width=4):\n    return nn.Sequential(nn.Flatten(), nn.Linear(width, num_classes))\n"
+        "from torch import nn\ndef net(num_classes, width=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(width, num_classes))\n"
     )
     monkeypatch.chdir(tmp_path)
     assert ac.create_model("mine_for_this_test:net", 7, width=5)[1].weight.shape == (7, 5)

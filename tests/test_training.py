@@ -76,7 +76,10 @@ def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path:
     first, second = (last_weights(tmp_path / name / "run") for name in ("whole", "killed"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    logs = [[json.loads(line) for line in (tmp_path / name / "run" / "log.jsonl").read_text().splitlines()] for name in ("whole", "killed")]
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "run" / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
     for one, other in zip(*logs, strict=True):
         assert one["validation"] == other["validation"] and one["epoch"] == other["epoch"]
         assert one["train"]["loss"] == pytest.approx(other["train"]["loss"])
@@ -103,7 +106,14 @@ class StopAfter(ac.Reporter):
 def interrupted(digits: ac.ImageData, epochs: int = 3, after: int = 2) -> Path:
     spec, method = tiny_method(digits)
     with pytest.raises(Stop):
-        ac.fit(method, digits, ac.recipe("quick").changed(epochs=epochs, batch_size=32), "run", model=spec, reporter=StopAfter(after))
+        ac.fit(
+            method,
+            digits,
+            ac.recipe("quick").changed(epochs=epochs, batch_size=32),
+            "run",
+            model=spec,
+            reporter=StopAfter(after),
+        )
     return Path("run")
 
 
@@ -145,7 +155,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_guessed(
     monkeypatch.chdir(tmp_path)
     for folder in checkpoints(interrupted(digits)):
         (folder / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ac.AdjCompressError, match="No checkpoint of run is whole: .*checkpoint-2 is damaged"):
+    with pytest.raises(ac.AdjCompressError, match=r"No checkpoint of run is whole: .*checkpoint-2 is damaged"):
         go_on(digits)
 
 
@@ -203,12 +213,12 @@ class Exploding:
         return {"full": self.network}
 
 
-def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_last_good_checkpoint(
-    tmp_path: Path, digits: ac.ImageData
-) -> None:
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_last_good_checkpoint(tmp_path: Path, digits: ac.ImageData) -> None:
     recipe = ac.recipe("quick").changed(epochs=3, batch_size=30)
     method = Exploding(TinyNet(), step=6)
-    with pytest.raises(ac.AdjCompressError, match=r"The loss is nan in epoch 2, step 3\. The last good checkpoint is checkpoint-1 in"):
+    with pytest.raises(
+        ac.AdjCompressError, match=r"The loss is nan in epoch 2, step 3\. The last good checkpoint is checkpoint-1 in"
+    ):
         ac.fit(method, digits, recipe, tmp_path / "run")
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
     method = Exploding(TinyNet(), step=0)
@@ -388,7 +398,16 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     script = tmp_path / "train_it.py"
     script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), "two", "16"]
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+        "two",
+        "16",
+    ]
     subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True)
     subprocess.run([sys.executable, str(script), "one", "32"], cwd=tmp_path, check=True, env=environment)
     one, both = (newest_checkpoint(tmp_path / name) for name in ("one", "two"))

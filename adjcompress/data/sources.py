@@ -94,8 +94,7 @@ def _digits(spec: DataSpec) -> ImageData:
 def _in_memory(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, tuple[Any, Any]]) -> ImageData:
     """Arrays (N, H, W[, C]) of uint8 and their labels, by split -> tensors of the size asked for."""
     read = {
-        name: TensorSplit(_channels_first(images), torch.as_tensor(labels).long())
-        for name, (images, labels) in splits.items()
+        name: TensorSplit(_channels_first(images), torch.as_tensor(labels).long()) for name, (images, labels) in splits.items()
     }
     check_labels([split.labels for split in read.values()], len(classes), spec.source)
     train = read["train"]

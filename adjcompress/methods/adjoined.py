@@ -17,7 +17,6 @@ class AdjoinedMethod:
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small)."""
 
     name = "adjoined"
-    network: AdjoinedNetwork
 
     def __init__(
         self, network: AdjoinedNetwork, schedule: str = "quadratic", weight: float = 1.0, detach: bool = False
@@ -33,8 +32,7 @@ class AdjoinedMethod:
             if alpha == 1:
                 raise AdjCompressError("--alpha 1 is the full network itself: an adjoined run needs an alpha above 1.")
         plans = {
-            alpha_name(alpha): plan_widths(model, example, alpha, options.slim, options.keep, options.align)
-            for alpha in alphas
+            alpha_name(alpha): plan_widths(model, example, alpha, options.slim, options.keep, options.align) for alpha in alphas
         }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
         return cls(AdjoinedNetwork(model, plans, mask), options.schedule, options.weight, options.detach)

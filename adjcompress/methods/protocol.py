@@ -76,7 +76,8 @@ class Method(Protocol):
 def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two parameter groups: convolution and linear weights decay; biases, normalisation and layer scales do not."""
     still = {id(parameter) for module in network.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
-    decaying, steady = [], []
+    decaying: list[nn.Parameter] = []
+    steady: list[nn.Parameter] = []
     for parameter in network.parameters():
         one_dimensional = parameter.numel() == max(parameter.shape, default=1)
         (steady if id(parameter) in still or one_dimensional else decaying).append(parameter)

@@ -50,6 +50,10 @@ class Block(nn.Module):
         self.shortcut = nn.Sequential(*shortcut)
         self.relu = nn.ReLU(inplace=True)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.convs[-1][1]  # type: ignore[index]
+
     def forward(self, images: Tensor) -> Tensor:
         return self.relu(self.convs(images) + self.shortcut(images))
 
@@ -62,13 +66,15 @@ class XResNet(nn.Module):
         self.stem = nn.Sequential(conv_bn(3, 32, 3, 2), conv_bn(32, 64, 3), conv_bn(64, 64, 3))
         self.pool = nn.MaxPool2d(3, 2, 1)
         inputs = 64
+        stages = []
         for stage, repeats in enumerate(blocks):
             width, stride = 64 * 2**stage, 1 if stage == 0 else 2
             layers = []
             for index in range(repeats):
                 layers.append(Block(inputs, width, stride if index == 0 else 1, expansion))
                 inputs = width * expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+            stages.append(nn.Sequential(*layers))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, num_classes)
         self._initialise()
@@ -78,7 +84,7 @@ class XResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
             elif isinstance(module, Block):
-                nn.init.zeros_(module.convs[-1][1].weight)  # a block starts as its shortcut
+                nn.init.zeros_(module.last_norm.weight)  # a block starts as its shortcut
 
     def forward(self, images: Tensor) -> Tensor:
         y = self.pool(self.stem(images))

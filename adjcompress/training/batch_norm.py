@@ -31,10 +31,11 @@ class _Synchronised:
         variance = across.all_reduce(centred.square().sum(dims)) / count
         if self.track_running_stats:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
-                momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
-                self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
-                self.running_var.lerp_(variance * count / (count - 1), momentum)  # type: ignore[union-attr]
+                assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+                self.num_batches_tracked.add_(1)
+                momentum = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * count / (count - 1), momentum)
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)

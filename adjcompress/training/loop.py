@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -63,7 +64,8 @@ def fit(
     `model` is kept in the run so that its networks can be built again from it. With `resume` the training goes on from
     the newest whole checkpoint, and ends with the weights it would have had without interruption, to the last bit on one
     CPU. Checkpoints are written after each epoch, and within one every `checkpoint_minutes`. `fabric`: the hardware, from
-    `launch`; by default one device. `notes` is kept in config.json as it is. A loss that is not finite, a run that exists, a full disk: AdjCompressError.
+    `launch`; by default one device. `notes` is kept in config.json as it is. A loss that is not finite, a run that exists
+    already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
     folder = Path(fabric.broadcast(str(run)))
@@ -101,7 +103,7 @@ class _Training:
         self.network.to(fabric.device)
         self.channels_last = fabric.device.type == "cuda"  # measured on a CPU: no gain in float32, 30 % slower in bf16
         if self.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         self.average: AveragedModel | None = None
         if recipe.ema:
             self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -118,7 +120,9 @@ class _Training:
             fabric.world_size,
         )
         self.step_loss = fabric.setup_module(_StepLoss(method))
-        self.optimizer = fabric.setup_optimizers(make_optimizer(method.parameter_groups(recipe.weight_decay), recipe))
+        optimizer = fabric.setup_optimizers(make_optimizer(method.parameter_groups(recipe.weight_decay), recipe))
+        assert isinstance(optimizer, _FabricOptimizer)  # one in, one out
+        self.optimizer = optimizer
         self.start = Position()
 
     def go_on_from(self, found: Found | None) -> None:
@@ -170,7 +174,7 @@ class _Training:
             done = epoch * steps + step
             progress = done / (self.recipe.epochs * steps)
             torch.manual_seed(derived_seed(self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
-            set_rates_(self.optimizer, self.recipe, progress)
+            set_rates_(self.optimizer.optimizer, self.recipe, progress)
             terms = self.step_loss(self._shown(pixels), self._targets(labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
             loss = terms["loss"].detach()
@@ -275,6 +279,7 @@ class _Meter:
         sums = self.sums()
         names = sorted(sums)
         total = fabric.all_reduce(torch.tensor([sums[name] for name in names], device=fabric.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
         by_name = dict(zip(names, total.tolist(), strict=True))
         return {name: by_name[name] / by_name["images"] for name in names if name != "images"}
 

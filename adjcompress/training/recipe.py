@@ -75,7 +75,9 @@ def _cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-_PAPERS = {  # decoupled decay on everything, momentum dipping while the rate is high: facts of the authors' code
+_PAPERS: dict[
+    str, Any
+] = {  # decoupled decay on everything, momentum dipping while the rate is high: facts of the authors' code
     "optimizer": "adamw",
     "lr": 1e-3,
     "weight_decay": 1e-2,
@@ -104,9 +106,7 @@ def recipe(name: str) -> Recipe:
 def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over a method's parameter groups, fused."""
     if recipe.decay_all:
-        groups = [
-            {**group, "weight_decay": recipe.weight_decay} if group["name"] == "no decay" else group for group in groups
-        ]
+        groups = [{**group, "weight_decay": recipe.weight_decay} if group["name"] == "no decay" else group for group in groups]
     return pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")(groups, recipe)
 
 

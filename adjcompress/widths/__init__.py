@@ -1,7 +1,7 @@
 """How wide is each layer of a small network, and how is it cut?"""
 
-from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.certificate import Certificate, compare
+from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, WidthPlan
 from adjcompress.widths.planning import plan_widths

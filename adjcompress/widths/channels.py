@@ -171,13 +171,11 @@ def _sections(draft: _Draft) -> list[_Draft]:
     if len(members) == 1:
         return [draft]
     parts = []
-    for keys, channels in members.items():
+    for together, channels in members.items():
         number = {channel: position for position, channel in enumerate(channels)}
         part = _Draft(len(channels), len(channels), fixed=draft.fixed)
-        for key in keys:
-            part.axes[key] = {
-                index: number[channel] for index, channel in draft.axes[key].items() if channel in number
-            }
+        for key in together:
+            part.axes[key] = {index: number[channel] for index, channel in draft.axes[key].items() if channel in number}
         parts.append(part)
     return parts
 

@@ -37,8 +37,8 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
         scale = expected[name].abs().max().clamp(min=1e-300)
         if not (values - expected[name]).abs().max() <= _TOLERANCE * scale:
             raise AdjCompressError(
-                f"Layer {name or 'the network itself'} cannot be cut: from there on the sliced network differs from the masked "
-                f"full one, so something before it moves channels in a way that tracing does not show. Keep it whole with --keep."
+                f"Layer {name or 'the network itself'} cannot be cut: there the sliced network differs from the masked full "
+                "one, so something before it moves channels in a way that tracing does not show. Keep it whole with --keep."
             )
 
 
@@ -105,6 +105,4 @@ def _outputs(network: nn.Module, images: Tensor, plan: WidthPlan | None) -> dict
 
 
 def _cuts_layer_norms(network: nn.Module, plan: WidthPlan) -> bool:
-    return any(
-        isinstance(module, nn.LayerNorm) and f"{name}.weight" in plan.cuts for name, module in network.named_modules()
-    )
+    return any(isinstance(module, nn.LayerNorm) and f"{name}.weight" in plan.cuts for name, module in network.named_modules())

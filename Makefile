@@ -1,0 +1,31 @@
+# make demo: the whole way on the embedded digits. make test: the tests. make lint: ruff and mypy.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+EPOCHS ?= 20
+
+.PHONY: demo test lint
+
+demo: $(VENV)/installed
+	rm -rf demo && mkdir demo
+	cd demo && $(BIN)/adjcompress train --epochs $(EPOCHS)
+	cd demo && $(BIN)/adjcompress extract --alpha 8
+	cd demo && $(BIN)/adjcompress export model.onnx
+	cd demo && $(BIN)/adjcompress bench
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@

@@ -1,0 +1,207 @@
+"""The commands chain, tell their options, speak JSON alone, and end a user's error with one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from adjcompress_cli.main import main
+from click.testing import CliRunner, Result
+
+import adjcompress as ac
+
+README = Path(__file__).parents[1] / "README.md"
+COMMANDS = ("train", "extract", "export", "bench")
+OPTIONS = {
+    "train": "--model --data --method --alpha --slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
+    "--resume --device --devices --nodes --precision --json --quiet",
+    "extract": "--run --alpha -o --json --quiet",
+    "export": "--from --opset --simplify --tolerance --json --quiet",
+    "bench": "--reference --threads --batch --duration --json --quiet",
+}
+TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--alpha", "2")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)  # type: ignore[attr-defined]
+    assert found is not None
+    return found
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_options_each_with_help_and_an_example(name: str) -> None:
+    text = run(name, "--help").output
+    assert "Example" in text and f"adjcompress {name}" in text
+    for option in OPTIONS[name].split():
+        assert option in text
+    for parameter in command(name).params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_every_command_is_in_the_readme_and_in_the_help() -> None:
+    text, help_text = README.read_text(), run("--help").output
+    for name in COMMANDS:
+        assert f"adjcompress {name}" in text and f"adjcompress {name}" in help_text
+
+
+def test_help_does_not_load_torch() -> None:
+    """Which is what would make it slow: it answers in a tenth of a second without."""
+    code = """
+import sys
+from adjcompress_cli.main import main
+main(sys.argv[1:], standalone_mode=False)
+assert not {"torch", "rich", "numpy"} & set(sys.modules)
+"""
+    for arguments in (["--help"], *([name, "--help"] for name in COMMANDS)):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
+    assert run(*TRAIN).exit_code == 0
+    extracted = run("extract")
+    assert "largest difference to the network in training 0" in extracted.output
+    assert "Certificate: largest difference to torch" in run("export", "model.onnx").output
+    bench = run("bench", "--duration", "0.1")
+    assert "model.onnx" in bench.output and "full.onnx" in bench.output
+    assert {path.name for path in folder.iterdir()} == {"runs", "small-alpha2.safetensors", "model.onnx", "bench.json"}
+    report = json.loads((folder / "bench.json").read_text())
+    assert [Path(timing["path"]).name for timing in report["timings"]] == ["model.onnx", "full.onnx"]
+    assert report["timings"][0]["parameters"] < report["timings"][1]["parameters"]
+
+
+def test_with_json_standard_output_is_json_alone() -> None:
+    train = json.loads(run(*TRAIN, "--json").stdout)
+    assert train["test"]["alpha2"]["images"] > 0
+    extract = json.loads(run("extract", "--json").stdout)
+    assert extract["certificate"]["max_difference"] == 0
+    export = json.loads(run("export", "model.onnx", "--json").stdout)
+    assert export["certificate"]["relative"] <= 1e-4
+    bench = json.loads(run("bench", "--duration", "0.1", "--json").stdout)
+    assert bench["timings"][1]["speedup"]["value"] == 1
+
+
+def test_quiet_is_quiet() -> None:
+    for arguments in (TRAIN, ("extract",), ("export", "model.onnx")):
+        result = run(*arguments, "--quiet")
+        assert (result.exit_code, result.output) == (0, "")
+
+
+def test_progress_off_a_terminal_is_a_line_an_epoch() -> None:
+    lines = run(*TRAIN).stderr.splitlines()
+    assert lines[0] == "runs/digits-cifar_resnet20-adjoined: recipe quick, 1 epochs"
+    assert lines[1].startswith("epoch   1  loss ") and "alpha2" in lines[1] and "images/s" in lines[1]
+
+
+def test_a_second_run_gets_a_name_of_its_own() -> None:
+    for name in ("digits-cifar_resnet20-adjoined", "digits-cifar_resnet20-adjoined-2"):
+        assert json.loads(run(*TRAIN, "--json").stdout)["run"] == f"runs/{name}"
+
+
+def test_several_small_networks_are_chosen_by_alpha() -> None:
+    run(*TRAIN, "--alpha", "4")
+    result = run("extract")
+    assert result.exit_code == 1 and "has several small networks: choose one of --alpha 2, --alpha 4" in result.stderr
+    assert json.loads(run("extract", "--alpha", "4", "--json").stdout)["name"] == "alpha4"
+    assert json.loads(run("extract", "--alpha", "1", "--json").stdout)["name"] == "full"
+
+
+def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(*TRAIN)
+    assert "is finished: there is nothing to resume" in run("train", "--resume").stderr
+    Path("runs/latest/results.json").unlink()
+    result = run("train", "--resume", "--alpha", "4")
+    assert result.exit_code == 1 and "was started with --alpha [2.0]; --resume cannot change it to [4.0]" in result.stderr
+    assert run(*TRAIN, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("train", "--model", "resnet81"), "Model 'resnet81' is unknown. Choices: resnet18"),
+        (("train", "--data", "cifar"), "Data 'cifar' is unknown. Choices: cifar10, cifar100"),
+        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, standard."),
+        (("train", "--recipe", "slow"), "Recipe 'slow' is unknown. Choices: quick"),
+        (("train", "--schedule", "cubic"), "Schedule 'cubic' is unknown. Choices: quadratic"),
+        (("train", "--alpha", "0.5"), "--alpha 0.5 is below 1"),
+        (("train", "--alpha", "1"), "--alpha 1 is the full network itself"),
+        (("train", "--alpha", "1000"), "--alpha 1000 is above the width of layer layer2.0.conv1"),
+        (("train", "--slim", "stage7"), "--slim 'stage7' matches no layer"),
+        (("train", "--beta", "2"), "--beta 2 must be at least 0 and below 1"),
+        (("train", "--image-size", "4"), "--image-size 4 is too small"),
+        (("train", "--validation", "0", "--data", "{npz}"), "--validation 0.0 must lie between 0 and 1"),
+        (("train", "--limit", "0"), "--limit 0 must be at least 1"),
+        (("train", "--epochs", "0"), "--epochs 0 must be at least 1"),
+        (("train", "--device", "cuda"), "--device cuda: this machine has no CUDA GPU"),
+        (("train", "--weights", "none.pth"), "none.pth does not exist"),
+        (("train", "--resume"), "There is no run in runs/ here"),
+        (("extract",), "There is no run in runs/ here: make one with adjcompress train"),
+        (("extract", "--run", "nowhere"), "nowhere is no run"),
+        (("export", "model.onnx"), "No package was made here yet: run adjcompress extract first"),
+        (("export", "model.onnx", "--from", "none.safetensors"), "none.safetensors does not exist"),
+        (("bench",), "No ONNX file was made here yet: run adjcompress export model.onnx first"),
+        (("bench", "none.onnx"), "none.onnx does not exist"),
+        (("bench", "none.onnx", "--threads", "one"), "--threads 'one': numbers separated by commas"),
+    ],
+)
+def test_bad_input_gets_one_line_exit_code_1_and_leaves_nothing(
+    folder: Path, arguments: tuple[str, ...], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from test_data import write_npz
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    npz = write_npz(folder / "data.npz")
+    result = run(*(argument.format(npz=npz) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ") and text in line
+    assert [path.name for path in folder.iterdir()] == ["data.npz"]
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("adjcompress.training.train", broken)
+    with pytest.raises(ZeroDivisionError):
+        run("train")
+
+
+def test_a_lost_package_or_onnx_file_says_how_to_make_it_again() -> None:
+    run(*TRAIN)
+    run("extract")
+    Path("small-alpha2.safetensors").unlink()
+    assert "is gone: run adjcompress extract again" in run("export", "model.onnx").stderr
+
+
+def test_a_run_starts_from_weights() -> None:
+    run(*TRAIN)
+    run("extract", "--alpha", "1")
+    assert run(*TRAIN, "--weights", "full.safetensors").exit_code == 0
+
+
+def test_two_processes_train_through_the_command_line(folder: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    script = Path(sys.executable).with_name("adjcompress")
+    done = subprocess.run([*launcher, str(script), *TRAIN, "--json"], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test"]["full"]["images"] == 80
+    assert [path.name for path in (folder / "runs").iterdir() if not path.is_symlink()] == ["digits-cifar_resnet20-adjoined"]
+    assert ac.open_run().config["processes"] == 2

@@ -1,0 +1,274 @@
+"""What leaves training is exactly what was trained, and files that are not right are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import TinyNet, randomise_, train_tiny
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.deploy import export_full, export_package
+from adjcompress.deploy.extract import Run
+
+
+def small_package(path: Path) -> nn.Module:
+    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    full = randomise_(spec.build())
+    plan = ac.plan_widths(full, torch.zeros(1, 3, 32, 32), 4)
+    small = ac.slice_model(full, plan).eval()
+    ac.save_package(small, path, model=spec, plan=plan, name="alpha4", accuracy={"test": 0.5})
+    return small
+
+
+def test_a_package_gives_the_network_back_from_the_file_alone(tmp_path: Path, images: Tensor) -> None:
+    small = small_package(tmp_path / "small.safetensors")
+    network = ac.load_package(tmp_path / "small.safetensors")
+    assert torch.equal(network(images), small(images))
+    assert not network.training
+    info = ac.package_info(tmp_path / "small.safetensors")
+    counts = ac.count(small, images)
+    assert (info.parameters, info.macs, info.bytes) == (counts.parameters, counts.macs, counts.bytes)
+    assert info.name == "alpha4" and info.accuracy == {"test": 0.5} and info.model.name == "cifar_resnet20"
+    assert info.versions["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_a_package_is_not_written_for_a_network_it_could_not_rebuild(tmp_path: Path) -> None:
+    with pytest.raises(ac.AdjCompressError, match="cifar_resnet20 does not rebuild this network"):
+        ac.save_package(TinyNet(), tmp_path / "a.safetensors", model=ac.ModelSpec("cifar_resnet20", 10, 32))
+    with pytest.raises(ac.AdjCompressError, match=r"a package is a \.safetensors file"):
+        ac.save_package(TinyNet(), tmp_path / "a.pt", model=ac.ModelSpec("cifar_resnet20", 10, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 4
+    path.write_bytes(content)
+
+
+def newer(path: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["adjcompress"])
+    save_file(load_file(path), path, {"adjcompress": json.dumps({**content, "format": 2})})
+
+
+def foreign(path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, path)
+
+
+def no_metadata(path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, path, {"adjcompress": "{}"})
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return (os.mkdir, ("pwned",))
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Evil()))
+
+
+def torch_saved(path: Path) -> None:
+    torch.save(TinyNet(), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (truncated, "is damaged or no package"),
+        (flipped, "is damaged: the checksum of its weights differs"),
+        (newer, "has package format 2; this version reads format 1"),
+        (foreign, "is a safetensors file, but no package: use it with adjcompress train --weights"),
+        (no_metadata, "is damaged: its metadata cannot be read"),
+        (pickled, "is a pickle, which can run code when opened: it is refused"),
+        (torch_saved, "is a pickle, which can run code when opened: it is refused"),
+        (lambda path: path.write_bytes(b"abc"), "is damaged or no package: its header is cut off"),
+        (lambda path: path.unlink(), "does not exist: packages are made by adjcompress extract"),
+    ],
+)
+def test_files_that_are_no_whole_package_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.safetensors"
+    small_package(path)
+    damage(path)
+    with pytest.raises(ac.AdjCompressError, match=text) as error:
+        ac.load_package(path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_users_own_model_needs_its_module_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "my_net.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    spec = ac.ModelSpec("my_net:net", 5, 16)
+    ac.save_package(spec.build(), tmp_path / "own.safetensors", model=spec)
+    assert ac.load_package(tmp_path / "own.safetensors")(torch.zeros(1, 3, 16, 16)).shape == (1, 5)
+    path = str(tmp_path / "own.safetensors")
+    code = f"import adjcompress as ac\ntry: ac.load_package({path!r})\nexcept ac.AdjCompressError as e: print(e)"
+    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "needs the Python module my_net, which cannot be imported here: run in the folder that holds it" in elsewhere.stdout
+
+
+def test_what_is_extracted_equals_the_network_in_training(tiny_run: Run, images: Tensor) -> None:
+    report = ac.extract_package(tiny_run)
+    assert report.path == Path("small-alpha2.safetensors")
+    assert report.certificate.max_difference == 0 and report.certificate.images == 64
+    method = tiny_run.method()
+    assert torch.equal(ac.load_package(report.path)(images), method.network(images).smalls["alpha2"])
+    results = tiny_run.results()
+    assert results is not None
+    assert report.package.accuracy["test"] == pytest.approx(results["test"]["alpha2"]["accuracy"])
+    assert report.full_parameters == 269_722 > report.package.parameters
+    full = ac.extract_package(tiny_run, "full")
+    assert full.path == Path("full.safetensors") and full.package.plan is None
+
+
+def test_an_extraction_that_cannot_be_is_refused(tiny_run: Run, digits: ac.ImageData) -> None:
+    with pytest.raises(ac.AdjCompressError, match=r"has no network of that name: 'alpha8' is unknown\. Choices: alpha2, full"):
+        ac.extract_package(tiny_run, "alpha8")
+    config = json.loads((tiny_run.folder / "config.json").read_text())
+    (tiny_run.folder / "config.json").write_text(json.dumps({**config, "model": None}))
+    with pytest.raises(ac.AdjCompressError, match="was trained on a network made by hand"):
+        ac.extract_package(ac.open_run(tiny_run.folder))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "convnext_tiny", "inception_v3"])
+@pytest.mark.parametrize("simplify", [False, True])
+def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, simplify: bool) -> None:
+    size = 96 if name == "inception_v3" else 32
+    images = torch.randn(7, 3, size, size)
+    full = randomise_(ac.create_model(name, 10, size))
+    small = ac.slice_model(full, ac.plan_widths(full, images[:1], 4)).eval()
+    report = ac.export_onnx(small, tmp_path / "a.onnx", images, simplify=simplify)
+    assert report.certificate.relative <= 1e-4 and report.certificate.agreement == 1 and report.certificate.images == 10
+    model = onnx.load(tmp_path / "a.onnx")
+    assert [node.op_type for node in model.graph.node].count("BatchNormalization") == report.batch_norms_left
+    assert (report.batch_norms_left == 0) == (name != "densenet121")  # there norms follow concatenations
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.onnx"]
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images[:3].numpy()})
+    assert np.allclose(logits, small(images[:3]).detach().numpy(), atol=1e-3 * report.certificate.scale)
+
+
+def test_an_export_that_differs_from_torch_leaves_nothing_behind(tmp_path: Path, images: Tensor) -> None:
+    small = small_package(tmp_path / "small.safetensors")
+    (tmp_path / "a.onnx").write_bytes(b"what was there before")
+    with pytest.raises(ac.AdjCompressError, match=r"a\.onnx was not written: its logits differ .* above the tolerance of 0"):
+        ac.export_onnx(small, tmp_path / "a.onnx", images, tolerance=0)
+    assert (tmp_path / "a.onnx").read_bytes() == b"what was there before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "small.safetensors"]
+
+
+def test_tiny_weights_become_zero_and_are_counted(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        network[0].weight[0] = 1e-35
+    report = ac.export_onnx(network, tmp_path / "a.onnx", torch.randn(7, 3, 8, 8))
+    assert report.zeroed_weights == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"opset": 9}, "--opset 9 must lie between 18 and"),
+        ({"tolerance": -1.0}, "--tolerance -1.0 must be 0 or more"),
+        ({"path": "a.txt"}, r"a\.txt: the output is an \.onnx file"),
+    ],
+)
+def test_exports_that_cannot_be_are_refused(tmp_path: Path, images: Tensor, options: dict[str, object], text: str) -> None:
+    path = tmp_path / str(options.pop("path", "a.onnx"))
+    with pytest.raises(ac.AdjCompressError, match=text):
+        ac.export_onnx(TinyNet().eval(), path, images, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_tells_names_classes_preprocessing_and_counts_and_no_folder(tiny_run: Run, digits: ac.ImageData) -> None:
+    package = ac.extract_package(tiny_run).path
+    export_package(package, "model.onnx", digits)
+    told = {entry.key: entry.value for entry in onnx.load("model.onnx").metadata_props}
+    assert json.loads(told["adjcompress.classes"]) == [str(digit) for digit in range(10)]
+    assert json.loads(told["adjcompress.preprocessing"])["image_size"] == 32
+    assert json.loads(told["adjcompress.macs"]) == ac.package_info(package).macs
+    content = Path("model.onnx").read_bytes()
+    assert b"site-packages" not in content and str(Path(__file__).parents[1]).encode() not in content
+
+
+def test_data_with_other_classes_are_refused(tiny_run: Run, digits: ac.ImageData) -> None:
+    from dataclasses import replace
+
+    package = ac.extract_package(tiny_run).path
+    with pytest.raises(ac.AdjCompressError, match="knows 10 classes and digits has 9"):
+        export_package(package, "model.onnx", replace(digits, classes=digits.classes[:9]))
+
+
+def test_the_full_network_of_a_run_is_exported_once(tiny_run: Run) -> None:
+    package, path = export_full(tiny_run)
+    first = path.stat().st_mtime_ns
+    assert export_full(tiny_run) == (package, path)
+    assert path.stat().st_mtime_ns == first
+
+
+def test_a_full_disk_leaves_no_half_package_or_export(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_deploy import *
+torch.manual_seed(0)
+full = TinyNet()
+small = small_package(Path("before.safetensors"))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for make in (lambda: small_package(Path("a.safetensors")), lambda: ac.export_onnx(small, "a.onnx", torch.randn(7, 3, 32, 32))):
+    try:
+        make()
+    except ac.AdjCompressError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, cwd=tmp_path
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "a.safetensors could not be written",
+        "a.onnx could not be written",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["before.safetensors"]
+
+
+def test_a_run_of_the_standard_method_ships_its_one_network(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    method = ac.StandardMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(4,)))
+    run = ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), "runs/alone", model=spec)
+    report = ac.extract_package(run)
+    assert report.package.name == "alpha4" and report.certificate.max_difference == 0
+    assert train_tiny("runs/other", digits).folder.name == "other"

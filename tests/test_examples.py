@@ -1,0 +1,66 @@
+"""Every example runs, on few images and steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TRAIN = "--limit 60 --epochs 1 --model cifar_resnet20 --alpha 2 --batch-size 16 --json"
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "TRAIN": TRAIN, "OMP_NUM_THREADS": "1", **more}
+
+
+def python(name: str, folder: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / name), "--epochs", "1", "--limit", "80"]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_four_steps(tmp_path: Path) -> None:
+    output = python("four_steps.py", tmp_path)
+    assert "max_difference=0.0" in output and "small.onnx: " in output and "times faster" in output
+
+
+def test_a_model_of_ones_own(tmp_path: Path) -> None:
+    output = python("own_model.py", tmp_path)
+    assert "max_difference=0.0" in output
+    lines = {line.split()[0]: line.split()[2:4] for line in output.splitlines() if len(line.split()) > 4}
+    assert lines["fine.0"] == ["48", "12"] and lines["coarse.0"] == ["80", "20"] and lines["pointwise.0"] == ["256", "64"]
+    assert (tmp_path / "own.onnx").is_file()
+
+
+def test_two_processes_on_one_machine(tmp_path: Path) -> None:
+    command = [str(EXAMPLES / "several_processes.sh")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test"]["alpha2"]["images"] > 0
+
+
+def test_two_machines(tmp_path: Path) -> None:
+    """Two launchers that meet over the network: here both on this machine, in one folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = str(EXAMPLES / "several_processes.sh")
+    machines = [
+        subprocess.Popen(
+            [command, "machine", str(rank), address],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [machine.communicate(timeout=240) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    printed = [stdout for stdout, _ in outputs if stdout.strip()]
+    assert len(printed) == 1 and json.loads(printed[0])["test"]["full"]["images"] > 0
