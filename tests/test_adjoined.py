@@ -173,6 +173,41 @@ def test_several_small_networks_live_over_the_same_weights(images: Tensor) -> No
     assert torch.equal(network.extract("full")(images), full)
 
 
+class InPlace(TinyNet):
+    """Its first activation overwrites what the first convolution computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.SiLU(inplace=True))
+
+
+@pytest.mark.parametrize("kind", [TinyNet, InPlace])
+def test_computing_the_first_convolution_once_changes_no_gradient(images: Tensor, kind: type[TinyNet]) -> None:
+    torch.manual_seed(0)
+    full = kind()
+    network = ac.adjoin(full, {"small": ac.plan_widths(full, images, 2)}).train()
+    labels = torch.arange(4)
+    outputs = network(images)
+    ac.adjoint_loss(outputs.full, outputs.smalls, labels, 1.0).total.backward()
+    found = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    # the same by plain slicing, each network on its own
+    small = torch.func.functional_call(network.smalls["small"], network.views("small"), (images,))
+    ac.adjoint_loss(full(images), {"small": small}, labels, 1.0).total.backward()
+    assert torch.equal(small, outputs.smalls["small"])
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_a_fork_adds_gradients_where_they_belong() -> None:
+    from adjcompress.adjoined.network import _Fork
+
+    weight = torch.randn(6, 4, 3, 3, dtype=torch.double, requires_grad=True)
+    cuts = [{0: ((0, 2), (4, 5)), 1: ((1, 3),)}, {0: ((0, 3),)}]
+    assert torch.autograd.gradcheck(lambda tensor: _Fork.apply(tensor, cuts), weight)
+    assert torch.autograd.gradcheck(lambda tensor: _Fork.apply(tensor, cuts)[1:], weight)
+
+
 def test_extracting_copies(images: Tensor) -> None:
     network = adjoined()
     small = network.extract("alpha2")

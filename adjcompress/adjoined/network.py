@@ -8,9 +8,10 @@ entry that both use is trained by both, and extraction copies the very tensors t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from torch.func import functional_call
 
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.widths.channels import NORMS
-from adjcompress.widths.plan import WidthPlan
+from adjcompress.widths.channels import NORMS, Convolution
+from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import cut, slice_model
 
 
@@ -64,17 +65,40 @@ class AdjoinedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
-        smalls = {name: functional_call(small, self.views(name), (images,)) for name, small in self.smalls.items()}
-        return Outputs(self.full(images), smalls)
+        whole, views = self._forked()
+        with _FirstConvolution(self.full, whole, images) as first:
+            full = functional_call(self.full, whole, (images,))
+            smalls = {}
+            for name, small in self.smalls.items():
+                with first.reused_by(small, views[name]):
+                    smalls[name] = functional_call(small, views[name], (images,))
+        return Outputs(full, smalls)
 
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
-        plan, views = self.plans[name], {}
-        for tensor, parameter in self._shared(name):
-            view = cut(parameter, plan.cuts[tensor]) if tensor in plan.cuts else parameter
-            mask = self._mask_of(name, tensor)
-            views[tensor] = view if mask is None else view * mask
-        return views
+        cuts = self.plans[name].cuts
+        views = {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
+        return self._masked(name, views)
+
+    def _forked(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """The full network's parameters and every small network's views, tied for the backward pass by `_Fork`."""
+        whole: dict[str, Tensor] = dict(self.full.named_parameters())
+        views: dict[str, dict[str, Tensor]] = {}
+        cut_by: dict[str, list[str]] = {}
+        for name, plan in self.plans.items():
+            shared = dict(self._shared(name))
+            views[name] = {tensor: weight for tensor, weight in shared.items() if tensor not in plan.cuts}
+            for tensor in shared.keys() & plan.cuts.keys():
+                cut_by.setdefault(tensor, []).append(name)
+        for tensor, names in cut_by.items():
+            whole[tensor], *parts = _Fork.apply(whole[tensor], [self.plans[name].cuts[tensor] for name in names])
+            for name, part in zip(names, parts, strict=True):
+                views[name][tensor] = part
+        return whole, {name: self._masked(name, own) for name, own in views.items()}
+
+    def _masked(self, name: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        masks = {tensor: self._buffers.get(_mask_name(name, tensor)) for tensor in views}
+        return {tensor: view if (mask := masks[tensor]) is None else view * mask for tensor, view in views.items()}
 
     def extract(self, name: str) -> nn.Module:
         """Small network `name` (or "full") as a dense network of its own, in evaluation mode.
@@ -106,8 +130,89 @@ class AdjoinedNetwork(nn.Module):
                 mask = r_beta_mask(parameter.shape, self.mask.beta, self.mask.seed, f"{name}/{tensor}")
                 self.register_buffer(_mask_name(name, tensor), mask, persistent=False)
 
-    def _mask_of(self, name: str, tensor: str) -> Tensor | None:
-        return self._buffers.get(_mask_name(name, tensor))
+
+class _FirstConvolution:
+    """Computes the network's first convolution once for all networks: its input and weights are the same [P1 Eq. 1].
+
+    While the full network runs, the output of the layer that sees the very `images` is kept; a small network whose layer
+    of that name has the same weight takes it instead of computing it again. Not under torch.compile.
+    """
+
+    def __init__(self, full: nn.Module, whole: Mapping[str, Tensor], images: Tensor) -> None:
+        self.full, self.whole, self.images = full, whole, images
+        self.name = ""
+        self.output: Tensor | None = None
+        self.version = 0
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> _FirstConvolution:
+        if not torch.compiler.is_compiling():
+            for name, module in self.full.named_modules():
+                if isinstance(module, Convolution):
+                    self._hooks.append(module.register_forward_hook(self._keeper(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keeper(self, name: str) -> Any:
+        def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            if self.output is None and inputs[0] is self.images:
+                self.name, self.output, self.version = name, output, output._version
+
+        return keep
+
+    @contextmanager
+    def reused_by(self, small: nn.Module, views: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the block the small network's first convolution gives what was computed, if it would compute the same."""
+        weight = f"{self.name}.weight"
+        if self.output is None or views.get(weight) is not self.whole[weight] or self.output._version != self.version:
+            yield  # an activation may have overwritten the output in place
+            return
+        output, layer = self.output, small.get_submodule(self.name)
+        ordinary = layer.forward
+        layer.forward = lambda images: output if images is self.images else ordinary(images)
+        try:
+            yield
+        finally:
+            del layer.forward  # the class's own again
+
+
+class _Fork(torch.autograd.Function):
+    """A weight, and its cuts; in the backward pass the cuts' gradients are added into the weight's where they belong.
+
+    Plain slicing would give the same numbers, but make, for every weight and small network, a zero tensor of the full size
+    and add it: 5 % of a step's time, and up to a second set of gradients in memory (benchmarks/train_step.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, cuts: Sequence[Mapping[int, tuple[Range, ...]]]) -> tuple[Tensor, ...]:
+        ctx.cuts, ctx.shape = cuts, weight.shape
+        ctx.set_materialize_grads(False)
+        return (weight.view_as(weight), *(cut(weight, kept) for kept in cuts))
+
+    @staticmethod
+    def backward(ctx: Any, whole: Tensor | None, *parts: Tensor | None) -> tuple[Tensor | None, None]:
+        present = [(part, kept) for part, kept in zip(parts, ctx.cuts, strict=True) if part is not None]
+        if not present:
+            return whole, None
+        total = present[0][0].new_zeros(ctx.shape) if whole is None else whole
+        for part, kept in present:
+            _add_at_(total, part, list(kept.items()))
+        return total, None
+
+
+def _add_at_(total: Tensor, part: Tensor, kept: list[tuple[int, tuple[Range, ...]]]) -> None:
+    """Add `part` to `total` at the kept ranges, dimension by dimension."""
+    if not kept:
+        total += part
+        return
+    (dim, ranges), *rest = kept
+    begin = 0
+    for start, stop in ranges:
+        _add_at_(total.narrow(dim, start, stop - start), part.narrow(dim, begin, stop - start), rest)
+        begin += stop - start
 
 
 def _mask_name(name: str, tensor: str) -> str:

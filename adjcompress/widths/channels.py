@@ -8,6 +8,7 @@ project sees `ChannelGroup`, plain data in the full network's numbering.
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,7 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
     outputs = _refuse_what_cannot_be_cut(traced, example)
     modules = dict(traced.named_modules())
     drafts = [part for draft in _dependency_graph(traced, example) for part in _sections(draft)]
+    gc.collect()  # the graph is full of cycles and holds a copy of the network with its activations
     for draft in drafts:
         draft.fixed |= any((name, "out") in draft.axes for name in outputs)
     for name, module in modules.items():

@@ -1,0 +1,30 @@
+"""No figure in the README is typed by hand, and every result says how it was made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+def test_the_readme_shows_the_results_that_are_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    text = (ROOT / "README.md").read_text()
+    assert tables.with_table(text) == text, "run python benchmarks/tables.py --write"
+    del sys.modules["tables"]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_names_its_command_machine_versions_and_repetitions(path: Path) -> None:
+    result = json.loads(path.read_text())
+    script = result["command"].split()[1]
+    assert (ROOT / script).is_file()
+    assert result["machine"]["versions"]["torch"] and result["machine"]["cpu"] and result["repetitions"]
+    assert "/" not in result["command"].replace(script, "")
