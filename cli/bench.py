@@ -80,18 +80,17 @@ def bench(
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
 
     def text() -> None:
-        columns = ("network", "on", "p50 ms", "p90 ms", "times faster", "parameters", "MACs", "bytes", "memory")
+        columns = ("network", "on", "min / p50 / p90 / p99 ms", "times faster", "parameters", "MACs", "bytes", "memory")
         rows = [
             (
                 str(timing.path),
                 timing.runtime if not timing.threads else f"{timing.threads} thread{'s' * (timing.threads > 1)}",
-                f"{timing.latency.p50_ms:.3f}",
-                f"{timing.latency.p90_ms:.3f}",
+                " / ".join(f"{getattr(timing.latency, name):.3g}" for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms")),
                 f"{timing.speedup.value:.2f} [{timing.speedup.low:.2f}, {timing.speedup.high:.2f}]",
                 millions(timing.parameters),
                 millions(timing.macs),
-                millions(timing.bytes),
-                millions(timing.peak_memory_bytes),
+                f"{millions(timing.bytes)}B",
+                f"{millions(timing.peak_memory_bytes)}B",
             )
             for timing in report.timings
         ]

@@ -24,11 +24,10 @@ def main(epochs: int, limit: int | None) -> None:
     data = ac.load_data("digits")
     if limit:
         data = data.limited(limit)
-    size = data.preprocessing.image_size
-    example = torch.zeros(2, 3, size, size)
+    example = data.preprocessing.example()
 
     # 1. Train: a full network, and one of an eighth of its width inside the same weights.
-    spec = ac.ModelSpec("resnet18", num_classes=len(data.classes), image_size=size)
+    spec = ac.ModelSpec("resnet18", num_classes=len(data.classes), image_size=data.preprocessing.image_size)
     torch.manual_seed(0)
     model = spec.build()
     plan = ac.plan_widths(model, example, alpha=8)

@@ -58,7 +58,7 @@ def main(epochs: int, limit: int | None) -> None:
     sys.path.insert(0, str(Path(__file__).parent))  # so that a package finds own_model again
     spec = ac.ModelSpec("own_model:network", num_classes=len(data.classes), image_size=32)
     torch.manual_seed(0)
-    method = ac.AdjoinedMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(4,)))
+    method = ac.AdjoinedMethod.build(spec.build(), data.preprocessing.example(2), ac.MethodOptions(alphas=(4,)))
     # The branches keep a quarter each; the depthwise convolution follows both, the pointwise one reads what is left.
     print(method.network.plans["alpha4"])
     run = ac.fit(method, data, ac.recipe("quick").changed(epochs=epochs), "runs/own-model", model=spec)

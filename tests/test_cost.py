@@ -54,3 +54,19 @@ def test_resnet50_has_the_published_counts_and_mac_ratios() -> None:
     for name, parameters, macs in (("resnet50", 25_557_032, 4.089), ("xresnet50", 25_603_976, 4.676)):
         counts = ac.count(ac.create_model(name, 1000), example)
         assert (counts.parameters, round(counts.macs / 1e9, 3)) == (parameters, macs)
+
+
+class OwnTensors(nn.Module):
+    """A forward that makes a tensor on the CPU and reads a value, which the meta device cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        y = self.conv(images)
+        return y * torch.ones(4, 1, 1) if y.sum().item() > 0 else y
+
+
+def test_a_network_that_cannot_run_without_values_is_counted_all_the_same() -> None:
+    assert ac.count(OwnTensors(), torch.zeros(1, 3, 5, 5)).macs == 3 * 4 * 25

@@ -373,6 +373,21 @@ def test_evaluation_counts_every_image_once_and_leaves_the_mode(digits: ac.Image
     assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, digits.test.labels).item(), abs=1e-5)
 
 
+def test_tensorboard_sees_every_epoch_of_a_resumed_run(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    interrupted(digits)
+    run = go_on(digits)
+    events = EventAccumulator(str(run.folder)).Reload()
+    assert {"lr", "train/loss", "accuracy/full", "accuracy/alpha2"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("accuracy/full")] == [1, 2, 3]
+    expected = [record["validation"]["full"]["accuracy"] for record in run.log()]
+    assert [event.value for event in events.Scalars("accuracy/full")] == pytest.approx(expected)
+
+
 # --- several processes ----------------------------------------------------------------------------------------------
 
 DISTRIBUTED = """

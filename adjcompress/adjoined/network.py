@@ -128,7 +128,7 @@ class AdjoinedNetwork(nn.Module):
         for tensor, parameter in small.named_parameters():
             if tensor in self.plans[name].cuts and parameter.ndim > 2:
                 mask = r_beta_mask(parameter.shape, self.mask.beta, self.mask.seed, f"{name}/{tensor}")
-                self.register_buffer(_mask_name(name, tensor), mask, persistent=False)
+                self.register_buffer(_mask_name(name, tensor), mask.to(parameter.device), persistent=False)
 
 
 class _FirstConvolution:

@@ -71,7 +71,7 @@ def benchmark_cuda(packages: Sequence[Path], batch: int = 1, duration: float = 5
     infos = [package_info(path) for path in packages]
     if len({info.preprocessing.image_size for info in infos}) > 1:
         raise AdjCompressError("Packages for images of different sizes cannot be timed side by side.")
-    images = torch.randn_like(infos[0].example(batch)).to("cuda")
+    images = torch.randn_like(infos[0].preprocessing.example(batch)).to("cuda")
     networks = {str(path): load_package(path) for path in packages}
     milliseconds = time_networks(networks, images, duration)
     reference = milliseconds[str(packages[-1])]

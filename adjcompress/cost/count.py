@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +38,16 @@ class Counts:
 def count(network: nn.Module, example: Tensor) -> Counts:
     """Count what `network` costs for one image.
 
-    `example` is a batch (N, C, H, W); its values and N do not matter. Nothing is computed: the network's copy runs on the
-    meta device, so ResNet-50 takes a quarter of a second. The network is left as it was.
+    `example` is a batch (N, C, H, W); its values and N do not matter. Where the network allows it nothing is computed: its
+    copy runs on the meta device, so ResNet-50 takes a quarter of a second. The network is left as it was.
     """
-    abstract = copy.deepcopy(network).to("meta").eval()
-    images = torch.empty((1, *example.shape[1:]), dtype=example.dtype, device="meta")
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        abstract(images)
-    by_module = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    abstract = copy.deepcopy(network).eval()
+    image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
+    try:
+        flops = _flops(copy.deepcopy(abstract).to("meta"), image.to("meta"))
+    except (RuntimeError, NotImplementedError):  # a forward that makes tensors of its own, or reads a value
+        flops = _flops(abstract.cpu(), image)
+    by_module = {name: sum(by_operation.values()) // 2 for name, by_operation in flops.items()}
     root = type(abstract).__name__
     layers = tuple(
         LayerCount(
@@ -64,3 +66,11 @@ def count(network: nn.Module, example: Tensor) -> Counts:
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
         per_layer=layers,
     )
+
+
+def _flops(network: nn.Module, image: Tensor) -> dict[str, dict[Any, int]]:
+    """Floating-point operations, two for each MAC, by module and operation."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(image)
+    return counter.get_flop_counts()

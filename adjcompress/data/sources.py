@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import zipfile
 from collections.abc import Callable
 from importlib import resources
@@ -216,7 +218,8 @@ def download_folder() -> Path:
 def _downloaded(spec: DataSpec) -> ImageData:
     folder = download_folder()
     try:
-        return _BY_NAME[spec.source](spec, str(folder))
+        with contextlib.redirect_stdout(sys.stderr):  # what torchvision says on the way is no result
+            return _BY_NAME[spec.source](spec, str(folder))
     except AdjCompressError:
         raise
     except (OSError, RuntimeError) as error:  # torchvision: URLError is an OSError, a bad checksum a RuntimeError

@@ -33,6 +33,10 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def example(self, images: int = 1) -> Tensor:
+        """A batch of zeros of the shape that the network sees: (images, 3, image_size, image_size)."""
+        return torch.zeros(images, 3, self.image_size, self.image_size)
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) of 0..255 -> float32 of the same shape."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)

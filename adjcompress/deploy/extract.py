@@ -78,7 +78,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
         data=data.spec,
         certificates=[certificate],
     )
-    whole = count(run.model.build(), info.example())
+    whole = count(run.model.build(), info.preprocessing.example())
     return ExtractReport(path, info, whole.parameters, whole.macs, certificate)
 
 

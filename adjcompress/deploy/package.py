@@ -81,10 +81,6 @@ class PackageInfo:
             versions=data["versions"],
         )
 
-    def example(self, images: int = 1) -> Tensor:
-        """A batch of zeros of the shape that the network takes: (images, 3, size, size)."""
-        return torch.zeros(images, 3, self.preprocessing.image_size, self.preprocessing.image_size)
-
 
 def save_package(
     network: nn.Module,
@@ -110,7 +106,7 @@ def save_package(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     rebuild(model, plan, state)
     preprocessing = preprocessing or Preprocessing(model.image_size)
-    counts = count(network, torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size))
+    counts = count(network, preprocessing.example())
     info = PackageInfo(
         name=name,
         model=model,

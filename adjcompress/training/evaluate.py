@@ -38,8 +38,9 @@ def evaluate(
     Over all processes together where there are several. Every network is left in the mode it was in.
     """
     modes = {name: network.training for name, network in networks.items()}
-    meters: dict[str, tuple[MulticlassAccuracy, MeanMetric]] = {}
-    count = torch.zeros(())
+    device = next(next(iter(networks.values())).parameters()).device
+    meters = {name: _Meters(classes, device) for name in networks}
+    count = torch.zeros((), device=device)
     for network in networks.values():
         network.eval()
     with torch.no_grad():
@@ -49,22 +50,24 @@ def evaluate(
             for name, network in networks.items():
                 with autocast():
                     logits = network(ready.to(_dtype(network))).float()
-                if name not in meters:
-                    accuracy = MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False)
-                    meters[name] = (accuracy.to(labels.device), MeanMetric().to(labels.device))
-                accuracy, loss = meters[name]
-                accuracy.update(logits, labels)
-                loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+                meters[name].accuracy.update(logits, labels)
+                meters[name].loss.update(F.cross_entropy(logits, labels), weight=len(labels))
     for name, network in networks.items():
         network.train(modes[name])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        total = count.to(labels.device)
-        torch.distributed.all_reduce(total)
-        count = total.cpu()
+        torch.distributed.all_reduce(count)
     return {
-        name: Evaluation(accuracy.compute().item(), loss.compute().item(), int(count))
-        for name, (accuracy, loss) in meters.items()
+        name: Evaluation(meter.accuracy.compute().item(), meter.loss.compute().item(), int(count))
+        for name, meter in meters.items()
     }
+
+
+class _Meters:
+    """Accuracy and mean loss of one network, over all processes together."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.accuracy = MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False).to(device)
+        self.loss = MeanMetric().to(device)
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

@@ -36,6 +36,7 @@ from adjcompress.training.checkpoint import (
     under,
 )
 from adjcompress.training.evaluate import Evaluation, evaluate
+from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.recipe import Recipe, make_optimizer, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
@@ -143,6 +144,7 @@ class _Training:
         self.began = time.monotonic() - self.start.seconds
         self.saved = time.monotonic()
         self.reporter.started(str(self.folder), self.recipe, self.start.epoch)
+        events = Events(self.folder, self.start.epoch) if self.fabric.is_global_zero else None
         for epoch in range(self.start.epoch, self.recipe.epochs):
             train = self._epoch(epoch)
             _check_weights(self.network, epoch, self.folder)
@@ -157,8 +159,12 @@ class _Training:
             }
             if self.fabric.is_global_zero:
                 write_log(self.folder, [*read_log(self.folder)[:epoch], record])
+            if events:
+                events.epoch(record)
             self._save(Position(epoch + 1, 0, time.monotonic() - self.began))
             self.reporter.epoch(record)
+        if events:
+            events.close()
         if self.average:
             self.network.load_state_dict(self.average.module.state_dict())
         self._finish()

@@ -55,8 +55,7 @@ def train(
     model = spec.build()
     if options.weights is not None:
         load_weights_(model, options.weights, options.new_classifier)
-    size = data.preprocessing.image_size
-    method = make_method.build(model, torch.zeros(2, 3, size, size), options.method_options)
+    method = make_method.build(model, data.preprocessing.example(2), options.method_options)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names))

@@ -61,12 +61,13 @@ def _randomised(network: nn.Module) -> nn.Module:
 
 def _masked(full: nn.Module, plan: WidthPlan) -> nn.Module:
     """`full`, each of whose layers sees zeros in place of the input channels that the plan cuts."""
+    device = next(full.parameters()).device
     for name, module in full.named_modules():
         tensor, dim = (f"{name}.selection" if hasattr(module, "selection") else f"{name}.weight"), 1
         if 1 not in plan.cuts.get(tensor, {}) or (isinstance(module, Convolution) and module.groups > 1):
             continue
         channel_dim = -1 if isinstance(module, nn.Linear) else 1
-        mask = torch.zeros(plan.shapes[tensor][dim], dtype=torch.double)
+        mask = torch.zeros(plan.shapes[tensor][dim], dtype=torch.double, device=device)
         for start, stop in plan.cuts[tensor][dim]:
             mask[start:stop] = 1
 
