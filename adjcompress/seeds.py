@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 
 
-def derived_seed(*parts: int | str) -> int:
-    """One 32-bit seed from several numbers and names; different tuples give unrelated seeds.
+def derived_seed(purpose: str, *parts: int | str) -> int:
+    """One 32-bit seed for a purpose from several numbers (0 or more) and names; different arguments give unrelated seeds.
 
     32 bits, because torch's CPU generator uses no more of a seed.
     """
-    numbers = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    numbers = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (purpose, len(parts), *parts)]
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -43,6 +43,11 @@ def rows() -> list[tuple[str, str, str]]:
     add(job, "... largest difference: sliced to training, ONNX to torch (of the largest logit)",
         f"{package['certificate']['max_difference']:g}, {export['relative']:.1e}")  # fmt: skip
 
+    quick = read("quick")
+    seconds, test = quick["figures"]["seconds"], quick["figures"]["test_accuracy"]
+    text = f"{seconds['train']:.0f} s, {sum(seconds.values()):.0f} s; full {test['full']:.1%}, alpha8 {test['alpha8']:.1%}"
+    add(quick, "Digits: `adjcompress train` alone, all four commands; top-1 on the test split (seed 0)", text)
+
     latency = read("latency")
     for network, title in (("resnet50", "7x7 stem"), ("xresnet50", "deep stem")):
         figures = latency["figures"]["cpu"]

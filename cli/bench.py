@@ -68,12 +68,12 @@ def bench(
     if not files:
         newest = made()
         files = (newest_onnx(),)
-        if newest.run is not None:
-            if reference is None and not quiet:
-                click.echo("Exporting the full network for comparison ...", err=True)
-            full, exported = export_full(open_run(Path(newest.run)))
-            reference = reference or exported
-            packages = [Path(newest.package), full] if newest.package else []
+        if newest.run is not None and reference is None:
+            progress("the full network's file first, for comparison")
+            full = export_full(open_run(Path(newest.run)))
+            if full is not None:
+                reference = full[1]
+                packages = [Path(newest.package), full[0]] if newest.package else []
     report = benchmark(files, reference, threads=counts, batch=batch, duration=duration, progress=progress)
     if packages and torch.cuda.is_available():
         report = report.with_timings(benchmark_cuda(packages, batch, duration))

@@ -28,8 +28,9 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, as_json:
     from adjcompress.methods import alpha_name
     from adjcompress.training import open_run
 
-    report = extract_package(open_run(run), alpha_name(alpha) if alpha is not None else None, output)
-    remember(Made(run=str(run or open_run().folder), package=str(report.path)))
+    opened = open_run(run)
+    report = extract_package(opened, alpha_name(alpha) if alpha is not None else None, output)
+    remember(Made(run=str(opened.folder), package=str(report.path)))
 
     def text() -> None:
         package, certificate = report.package, report.certificate

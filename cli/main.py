@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +33,8 @@ class Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a model of the user's own is importable here
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -57,3 +61,8 @@ def main() -> None:
 
     Each command takes the newest thing that the one before it made, unless told otherwise.
     """
+
+
+def given(ctx: click.Context, name: str) -> bool:
+    """Whether the user named an option, and did not leave it at its default."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

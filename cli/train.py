@@ -80,7 +80,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--devices", type=int, default=1, show_default=True, help="Processes on this machine; torchrun sets it itself.")
 @click.option("--nodes", type=int, default=1, show_default=True, help="Machines; torchrun sets it itself.")
-@click.option("--precision", default="32", show_default=True, help="32, bf16, 16 (GPU) or 64.")
+@click.option("--precision", default="32", show_default=True, help="32, bf16 or 64; with --resume the run's own.")
 @click.option("--compile", is_flag=True, help="Compile the network with torch.compile.")
 @output_options
 @click.pass_context
@@ -97,11 +97,14 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
+    from adjcompress_cli.main import given
     from adjcompress_cli.progress import ProgressReporter
 
-    from adjcompress.training import Hardware, Reporter, resume
+    from adjcompress.training import Hardware, Reporter, open_run, resume
     from adjcompress.training import train as train_anew
 
+    if options["resume"] and not given(ctx, "precision"):
+        options["precision"] = open_run(options["run"]).config["precision"]
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
     reporter: Reporter = Reporter() if quiet else ProgressReporter()
     try:
@@ -154,14 +157,15 @@ def _train_options(options: dict[str, Any]) -> Any:
 
 def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
     """A run goes on as it began: options given again must say the same."""
+    from adjcompress_cli.main import given
+
     from adjcompress.errors import AdjCompressError
     from adjcompress.training import open_run
 
     run = open_run(folder)
     before = (run.config.get("notes") or {}).get("options", {})
     for name, value in ctx.params.items():
-        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in _OF_THE_MACHINE and before.get(name) != _plain(value):
+        if given(ctx, name) and name not in _OF_THE_MACHINE and before.get(name) != _plain(value):
             option = f"--{name.replace('_', '-')}"
             raise AdjCompressError(
                 f"{run.folder} was started with {option} {before.get(name)}; --resume cannot change it to {_plain(value)}. "

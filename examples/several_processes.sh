@@ -5,7 +5,8 @@
 #   examples/several_processes.sh machine 0 first-machine:29500    on the first of two machines
 #   examples/several_processes.sh machine 1 first-machine:29500    on the second, at the same time
 #
-# Both machines need the same data at the same place and see the same --run folder, or use --resume on the first only.
+# Both machines need the same data at the same place, and the folder of the run on a file system that both see: the first
+# process writes it, all read it.
 # What follows is handed to adjcompress train:  TRAIN="--data cifar10 --model resnet50" examples/several_processes.sh
 set -euo pipefail
 read -r -a options <<<"${TRAIN:-}"

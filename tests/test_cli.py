@@ -146,6 +146,12 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--image-size", "4"), "--image-size 4 is too small"),
         (("train", "--validation", "0", "--data", "{npz}"), "--validation 0.0 must lie between 0 and 1"),
         (("train", "--limit", "0"), "--limit 0 must be at least 1"),
+        (("train", "--seed", "-1"), "--seed -1 must be 0 or more"),
+        (("train", "--method", "standard", "--model", "inception_v3"), "Model inception_v3 does not take 32x32 images"),
+        (("train", "--run", "data.npz"), "data.npz is a file: choose a folder for --run"),
+        (("extract", "--run", "data.npz"), "data.npz is no run"),
+        (("train", "--clip-norm", "0"), "--clip-norm 0.0 must be above 0"),
+        (("train", "--precision", "16"), "Precision '16' is unknown. Choices: 32, bf16, 64."),
         (("train", "--epochs", "0"), "--epochs 0 must be at least 1"),
         (("train", "--device", "cuda"), "--device cuda: this machine has no CUDA GPU"),
         (("train", "--weights", "none.pth"), "none.pth does not exist"),
@@ -173,6 +179,20 @@ def test_bad_input_gets_one_line_exit_code_1_and_leaves_nothing(
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ") and text in line
     assert [path.name for path in folder.iterdir()] == ["data.npz"]
+
+
+def test_a_run_without_a_full_network_is_benchmarked_alone() -> None:
+    for arguments in ((*TRAIN, "--method", "standard"), ("extract",), ("export", "model.onnx")):
+        assert run(*arguments).exit_code == 0
+    bench = json.loads(run("bench", "--duration", "0.1", "--json").stdout)
+    assert [timing["path"] for timing in bench["timings"]] == ["model.onnx"]
+
+
+def test_a_resumed_run_keeps_its_precision() -> None:
+    run(*TRAIN, "--precision", "bf16")
+    Path("runs/latest/results.json").unlink()
+    assert run("train", "--resume").exit_code == 0
+    assert ac.open_run().config["precision"] == "bf16"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

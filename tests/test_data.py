@@ -72,6 +72,11 @@ def test_an_npz_file_is_read_and_a_validation_split_held_out(tmp_path: Path) -> 
     assert data.preprocessing.image_size == 16
 
 
+def test_labels_may_stand_in_a_column(tmp_path: Path) -> None:
+    data = ac.load_data(str(write_npz(tmp_path / "a.npz", y_train=np.arange(40)[:, None] % 4)), validation=0.2)
+    assert data.train.labels.shape == (32,) and data.validation.labels.shape == (8,)
+
+
 def test_grey_images_get_three_channels_and_any_size(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     grey = {name: random.integers(0, 256, (n, 28, 28), dtype=np.uint8) for name, n in (("x_train", 40), ("x_test", 8))}
@@ -84,6 +89,8 @@ def test_grey_images_get_three_channels_and_any_size(tmp_path: Path) -> None:
     [
         ({"classes": None}, r"lacks classes; it has x_train"),
         ({"x_train": np.zeros((40, 16, 16, 3), np.float32)}, r"x_train is float32 .*; uint8"),
+        ({"y_train": np.arange(40) / 10}, r"y_train is float64 \(40,\); whole numbers"),
+        ({"y_train": np.zeros((40, 2), int)}, r"y_train is int64 \(40, 2\); whole numbers"),
         ({"y_train": np.arange(39) % 4}, r"40 images and y_train 39 labels"),
         ({"y_train": np.arange(40) % 5}, r"labels run from 0 to 4, but there are 4 classes"),
     ],

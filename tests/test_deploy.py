@@ -92,6 +92,22 @@ def torch_saved(path: Path) -> None:
     torch.save(TinyNet(), path)
 
 
+@pytest.mark.parametrize("name", ["os:mkdir", "shutil:rmtree", "torch.hub:load", "subprocess:run"])
+def test_a_package_cannot_name_what_builds_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from safetensors import safe_open
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.safetensors"
+    small_package(path)
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["adjcompress"])
+    content["model"] = {"name": name, "num_classes": 10, "image_size": 32, "options": {"path": "pwned"}}
+    save_file(load_file(path), path, {"adjcompress": json.dumps(content)})
+    with pytest.raises(ac.AdjCompressError, match=f"Model {name}"):
+        ac.load_package(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
@@ -123,7 +139,7 @@ def test_a_users_own_model_needs_its_module_and_says_so(tmp_path: Path, monkeypa
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "my_net.py").write_text(
-        "from torch import nn\ndef net(num_classes):\n"
+        "from torch import nn\ndef net(num_classes) -> nn.Module:\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(folder))
@@ -177,6 +193,14 @@ def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, s
     assert np.allclose(logits, small(images[:3]).detach().numpy(), atol=1e-3 * report.certificate.scale)
 
 
+@pytest.mark.parametrize("opset", [18, 20, 21])
+def test_the_opset_is_the_one_asked_for(tmp_path: Path, images: Tensor, opset: int) -> None:
+    network = TinyNet().train()
+    ac.export_onnx(network, tmp_path / "a.onnx", images, opset=opset)
+    assert [entry.version for entry in onnx.load(tmp_path / "a.onnx").opset_import if not entry.domain] == [opset]
+    assert network.training  # a copy was exported
+
+
 def test_an_export_that_differs_from_torch_leaves_nothing_behind(tmp_path: Path, images: Tensor) -> None:
     small = small_package(tmp_path / "small.safetensors")
     (tmp_path / "a.onnx").write_bytes(b"what was there before")
@@ -224,12 +248,16 @@ def test_data_with_other_classes_are_refused(tiny_run: Run, digits: ac.ImageData
     from dataclasses import replace
 
     package = ac.extract_package(tiny_run).path
-    with pytest.raises(ac.AdjCompressError, match="knows 10 classes and digits has 9"):
+    with pytest.raises(ac.AdjCompressError, match=r"knows 10 classes \(0, 1, 2, \.\.\.\) and digits has 9"):
         export_package(package, "model.onnx", replace(digits, classes=digits.classes[:9]))
+    with pytest.raises(ac.AdjCompressError, match=r"and digits has 10 \(a, b, c, \.\.\.\)"):
+        export_package(package, "model.onnx", replace(digits, classes=tuple("abcdefghij")))
 
 
 def test_the_full_network_of_a_run_is_exported_once(tiny_run: Run) -> None:
-    package, path = export_full(tiny_run)
+    exported = export_full(tiny_run)
+    assert exported is not None
+    package, path = exported
     first = path.stat().st_mtime_ns
     assert export_full(tiny_run) == (package, path)
     assert path.stat().st_mtime_ns == first
@@ -271,4 +299,5 @@ def test_a_run_of_the_standard_method_ships_its_one_network(
     run = ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), "runs/alone", model=spec)
     report = ac.extract_package(run)
     assert report.package.name == "alpha4" and report.certificate.max_difference == 0
+    assert export_full(run) is None
     assert train_tiny("runs/other", digits).folder.name == "other"

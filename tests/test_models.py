@@ -52,10 +52,10 @@ def test_every_name_of_torchvision_is_known() -> None:
 
 def test_timm_and_users_own_models_are_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "mine_for_this_test.py").write_text(
-        "from torch import nn\ndef net(num_classes, width=4):\n"
+        "from torch import nn\ndef net(num_classes, width=4) -> nn.Module:\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(width, num_classes))\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert ac.create_model("mine_for_this_test:net", 7, width=5)[1].weight.shape == (7, 5)
     assert ac.create_model("timm:resnet10t", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
@@ -64,8 +64,10 @@ def test_timm_and_users_own_models_are_built(monkeypatch: pytest.MonkeyPatch, tm
     ("name", "text"),
     [
         ("no_such_module:net", "needs the Python module no_such_module, which cannot be imported"),
-        ("json:no_such", "module json has no function 'no_such'"),
-        ("json:dumps", "does not take these arguments"),
+        ("os:system", "os is a module of Python itself"),
+        ("safetensors.torch:no_such", r"module safetensors\.torch has no function 'no_such'"),
+        ("torch.hub:load", "is neither a torch.nn.Module class nor a function annotated to return one"),
+        ("torch.nn:Conv2d", "does not take these arguments"),
         ("timm:resnet50_nonsense", "timm's model 'resnet50_nonsense' is unknown"),
     ],
 )
@@ -107,6 +109,18 @@ def test_weights_with_other_classes_say_so_and_can_keep_the_rest(tmp_path: Path)
         load_weights_(target, tmp_path / "w.pth")
     load_weights_(target, tmp_path / "w.pth", new_classifier=True)
     assert torch.equal(target.stem[0].weight, source.stem[0].weight)
+
+
+def test_a_damaged_package_is_not_taken_for_weights(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    ac.save_package(spec.build(), path, model=spec)
+    load_weights_(spec.build(), path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ac.AdjCompressError, match=r"small\.safetensors is damaged: the checksum of its weights differs"):
+        load_weights_(spec.build(), path)
 
 
 def test_weights_never_run_pickled_code(tmp_path: Path) -> None:

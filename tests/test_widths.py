@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,10 +162,16 @@ def test_group_norm_loses_whole_groups() -> None:
     assert (small[1].out_channels, small[2].num_groups, small[2].num_channels) == (8, 2, 8)
 
 
-def test_cutting_equals_masking_whatever_the_activation(images: Tensor) -> None:
-    full = randomise_(ac.create_model("mobilenet_v3_small", 10)).double().eval()
-    plan = ac.plan_widths(full.float(), images, 2)
-    check_slices(full, plan, images)  # the check itself, on hard-swish and squeeze-excitation
+def test_a_plan_that_cuts_the_wrong_channels_is_caught_by_the_check(images: Tensor) -> None:
+    """On hard-swish and squeeze-excitation, where a cut channel is not zero after its activation."""
+    full = ac.create_model("mobilenet_v3_small", 10)
+    plan = ac.plan_widths(full, images, 2)
+    check_slices(full, plan, images)
+    layer = "features.4.block.0.0.weight"
+    ((start, stop),) = plan.cuts[layer][1]
+    moved = {**plan.cuts, layer: {**plan.cuts[layer], 1: ((start + 1, stop + 1),)}}
+    with pytest.raises(ac.AdjCompressError, match=r"Layer features\.4\.block\.0\.0 cannot be cut"):
+        check_slices(full, replace(plan, cuts=moved), images)
 
 
 class HiddenShuffle(nn.Module):
@@ -225,6 +232,16 @@ def test_alpha_by_pattern_and_slim_and_keep_choose_layers(images: Tensor) -> Non
     assert (kept["layer2.0.conv1"], kept["layer3.0.conv1"], kept["layer4.0.conv1"]) == (1, 4, 2)
     plan = ac.plan_widths(network, images, 2, slim=["layer4"], keep=["layer4.1.conv1"])
     assert {group.name for group in plan.groups if group.slim} == {"layer4.0.conv1", "layer4.0.conv2"}
+
+
+def test_an_alpha_for_a_pattern_that_matches_nothing_is_refused(images: Tensor) -> None:
+    with pytest.raises(ac.AdjCompressError, match="alpha 'layer9' matches no layer"):
+        ac.plan_widths(ac.create_model("resnet18", 10), images, {"layer9": 4})
+
+
+def test_keep_adds_to_what_is_kept_by_default(images: Tensor) -> None:
+    plan = ac.plan_widths(ac.create_model("vgg11", 10), images, 2, keep=["features.3"])
+    assert [group.name for group in plan.groups if not group.slim] == ["features.0", "features.3"]
 
 
 def test_a_plan_is_json_both_ways_and_a_readable_table(images: Tensor) -> None:
@@ -288,8 +305,10 @@ def test_reestimated_statistics_are_the_mean_over_the_batches() -> None:
     assert torch.allclose(network[0].running_mean, means, atol=1e-6)
     assert torch.allclose(network[0].running_var, variances, atol=1e-5)
     assert network.training and network[0].momentum == 0.1
+    before = network[0].running_mean.clone()
     with pytest.raises(ac.AdjCompressError, match="0 batches"):
         ac.reestimate_batch_norm_(network, [])
+    assert torch.equal(network[0].running_mean, before)
 
 
 def test_a_certificate_measures_what_differs(images: Tensor) -> None:

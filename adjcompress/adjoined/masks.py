@@ -25,7 +25,7 @@ def r_beta_mask(shape: Sequence[int], beta: float, seed: int, name: str = "") ->
     if not 0 <= beta < 1:
         raise AdjCompressError(f"--beta {beta:g} must be at least 0 and below 1: the part of the weights that is zero.")
     size = torch.Size(shape).numel()
-    order = np.random.RandomState(derived_seed(seed, name)).permutation(size)  # the one stream that NumPy never changes
+    order = np.random.RandomState(derived_seed("mask", seed, name)).permutation(size)  # the one stream that NumPy never changes
     mask = torch.ones(size)
     mask[torch.from_numpy(order[: round(beta * size)])] = 0
     return mask.view(*shape)

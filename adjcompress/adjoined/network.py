@@ -65,6 +65,9 @@ class AdjoinedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
+        if torch.compiler.is_compiling():  # the compiler joins slices and finds common work by itself
+            smalls = {name: functional_call(small, self.views(name), (images,)) for name, small in self.smalls.items()}
+            return Outputs(self.full(images), smalls)
         whole, views = self._forked()
         with _FirstConvolution(self.full, whole, images) as first:
             full = functional_call(self.full, whole, (images,))
@@ -91,14 +94,20 @@ class AdjoinedNetwork(nn.Module):
             for tensor in shared.keys() & plan.cuts.keys():
                 cut_by.setdefault(tensor, []).append(name)
         for tensor, names in cut_by.items():
-            whole[tensor], *parts = _Fork.apply(whole[tensor], [self.plans[name].cuts[tensor] for name in names])
+            # The layer's own backward makes its weight's gradient for this one use; others may share theirs.
+            owned = type(self.full.get_submodule(tensor.rpartition(".")[0])) in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+            cuts = [self.plans[name].cuts[tensor] for name in names]
+            whole[tensor], *parts = _Fork.apply(whole[tensor], cuts, owned)
             for name, part in zip(names, parts, strict=True):
                 views[name][tensor] = part
         return whole, {name: self._masked(name, own) for name, own in views.items()}
 
     def _masked(self, name: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        masks = {tensor: self._buffers.get(_mask_name(name, tensor)) for tensor in views}
-        return {tensor: view if (mask := masks[tensor]) is None else view * mask for tensor, view in views.items()}
+        masked = {}
+        for tensor, view in views.items():
+            mask = self._buffers.get(_mask_name(name, tensor))
+            masked[tensor] = view if mask is None else view * mask
+        return masked
 
     def extract(self, name: str) -> nn.Module:
         """Small network `name` (or "full") as a dense network of its own, in evaluation mode.
@@ -126,7 +135,7 @@ class AdjoinedNetwork(nn.Module):
         """Masks are redrawn from their seed, not stored: buffers outside the state dict."""
         assert self.mask is not None
         for tensor, parameter in small.named_parameters():
-            if tensor in self.plans[name].cuts and parameter.ndim > 2:
+            if 0 in self.plans[name].cuts.get(tensor, {}) and parameter.ndim >= 2:  # a layer that is slim itself
                 mask = r_beta_mask(parameter.shape, self.mask.beta, self.mask.seed, f"{name}/{tensor}")
                 self.register_buffer(_mask_name(name, tensor), mask.to(parameter.device), persistent=False)
 
@@ -135,7 +144,7 @@ class _FirstConvolution:
     """Computes the network's first convolution once for all networks: its input and weights are the same [P1 Eq. 1].
 
     While the full network runs, the output of the layer that sees the very `images` is kept; a small network whose layer
-    of that name has the same weight takes it instead of computing it again. Not under torch.compile.
+    of that name has the same weight takes it instead of computing it again.
     """
 
     def __init__(self, full: nn.Module, whole: Mapping[str, Tensor], images: Tensor) -> None:
@@ -146,10 +155,9 @@ class _FirstConvolution:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> _FirstConvolution:
-        if not torch.compiler.is_compiling():
-            for name, module in self.full.named_modules():
-                if isinstance(module, Convolution):
-                    self._hooks.append(module.register_forward_hook(self._keeper(name)))
+        for name, module in self.full.named_modules():
+            if isinstance(module, Convolution):
+                self._hooks.append(module.register_forward_hook(self._keeper(name)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -183,24 +191,27 @@ class _Fork(torch.autograd.Function):
     """A weight, and its cuts; in the backward pass the cuts' gradients are added into the weight's where they belong.
 
     Plain slicing would give the same numbers, but make, for every weight and small network, a zero tensor of the full size
-    and add it: 5 % of a step's time, and up to a second set of gradients in memory (benchmarks/train_step.py).
+    and add it: 5 % of a step's time, and up to a second set of gradients in memory (benchmarks/train_step.py). `owned`: the
+    weight's gradient is nobody else's and may be added to in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, cuts: Sequence[Mapping[int, tuple[Range, ...]]]) -> tuple[Tensor, ...]:
-        ctx.cuts, ctx.shape = cuts, weight.shape
+    def forward(ctx: Any, weight: Tensor, cuts: Sequence[Mapping[int, tuple[Range, ...]]], owned: bool) -> tuple[Tensor, ...]:
+        ctx.cuts, ctx.shape, ctx.owned = cuts, weight.shape, owned
         ctx.set_materialize_grads(False)
         return (weight.view_as(weight), *(cut(weight, kept) for kept in cuts))
 
     @staticmethod
-    def backward(ctx: Any, whole: Tensor | None, *parts: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, whole: Tensor | None, *parts: Tensor | None) -> tuple[Tensor | None, None, None]:
         present = [(part, kept) for part, kept in zip(parts, ctx.cuts, strict=True) if part is not None]
         if not present:
-            return whole, None
+            return whole, None, None
         total = present[0][0].new_zeros(ctx.shape) if whole is None else whole
+        if whole is not None and not ctx.owned:
+            total = whole.clone()
         for part, kept in present:
             _add_at_(total, part, list(kept.items()))
-        return total, None
+        return total, None, None
 
 
 def _add_at_(total: Tensor, part: Tensor, kept: list[tuple[int, tuple[Range, ...]]]) -> None:

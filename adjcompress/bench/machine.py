@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cpuinfo
 import psutil
 import torch
 
+from adjcompress.version import versions
+
 # The instructions that decide how fast a convolution runs.
 _TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
-_PACKAGES = ("adjcompress", "torch", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,6 @@ def machine_facts() -> Machine:
     """The facts of this machine now; `load` is its average number of running processes over the last minute."""
     cpu = cpuinfo.get_cpu_info()
     flags = set(cpu.get("flags", ()))
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return Machine(
         cpu=cpu.get("brand_raw") or platform.processor() or platform.machine(),
         instructions=tuple(name for name in _TELLING if name in flags),
@@ -52,5 +46,5 @@ def machine_facts() -> Machine:
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         system=f"{platform.system()} {platform.machine()}",
         load=round(psutil.getloadavg()[0], 2),
-        versions=versions,
+        versions=versions(),
     )

@@ -53,14 +53,14 @@ def peak_memory_bytes(task: dict[str, Any]) -> int:
     (item,) = task["candidates"]
     images = np.zeros((task["batch"], *item["shape"]), np.float32)
     before = psutil.Process().memory_info().rss
-    highest = _Watch()
+    highest = MemoryWatch()
     running = session(item["path"], task["threads"])
     for _ in range(3):
         running.run(None, {item["input"]: images})
     return highest.stop() - before
 
 
-class _Watch(threading.Thread):
+class MemoryWatch(threading.Thread):
     """Reads the resident memory every millisecond: the system's own peak includes what importing took before."""
 
     def __init__(self) -> None:
@@ -74,6 +74,7 @@ class _Watch(threading.Thread):
             time.sleep(0.001)
 
     def stop(self) -> int:
+        """The highest resident memory seen, in bytes."""
         self._running = False
         self.join()
         return max(self._highest, self._process.memory_info().rss)

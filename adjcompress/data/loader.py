@@ -6,6 +6,7 @@ every epoch each image is seen once: the batches of an epoch differ by at most o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ def epoch_batches(images: int, batch_size: int, seed: int, epoch: int, rank: int
     `batch_size` is for one process. A step of all processes together takes the same images as one process with
     `world` times the batch.
     """
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed(seed, epoch)))
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
     return [torch.tensor_split(batch, world)[rank] for batch in torch.tensor_split(order, steps_of(images, batch_size * world))]
 
 
@@ -49,7 +50,7 @@ class TrainingBatches:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
-        workers: int = 2,
+        workers: int | None = None,
     ) -> None:
         if batch_size < 1 or world * 2 > len(split):
             raise AdjCompressError(
@@ -86,7 +87,7 @@ def evaluation_batches(
     device: torch.device,
     rank: int = 0,
     world: int = 1,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> Iterator[Batch]:
     """Every image of a split once, in order, over all processes together."""
     share = torch.tensor_split(torch.arange(len(split)), world)[rank]
@@ -128,7 +129,9 @@ class _Files(Dataset[Any]):
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
             return f"{path} is not a readable image ({error}). Remove or replace it, then go on with --resume."
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self.seed, epoch, index))  # the same draw in whichever worker, after any resume
+            torch.manual_seed(
+                derived_seed("file", self.seed, epoch, index)
+            )  # the same draw in whichever worker, after any resume
             return self.fit_file(decoded), int(self.split.labels[index])
 
 
@@ -146,8 +149,10 @@ def _file_loader(
     sampler: _EpochSampler,
     seed: int,
     device: torch.device,
-    workers: int,
+    workers: int | None,
 ) -> DataLoader[Any]:
+    if workers is None:  # this process's share of the cores, as many as decoding has been seen to use
+        workers = min(16, max(2, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     return DataLoader(
         _Files(split, fit_file, seed),
         batch_sampler=sampler,

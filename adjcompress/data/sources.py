@@ -152,6 +152,12 @@ def _npz(spec: DataSpec) -> ImageData:
             raise AdjCompressError(
                 f"{path}: x_{name} is {images.dtype} {images.shape}; uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) is expected."
             )
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise AdjCompressError(
+                f"{path}: y_{name} is {labels.dtype} {labels.shape}; whole numbers of shape (N,) are expected."
+            )
         if len(images) != len(labels) or not len(images):
             raise AdjCompressError(f"{path}: x_{name} has {len(images)} images and y_{name} {len(labels)} labels.")
         splits[name] = (images, labels)

@@ -5,10 +5,10 @@ A split is either tensors in memory (`TensorSplit`) or paths to image files (`Fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Preprocessing:
     resize: int | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """What `dataclasses.asdict` and JSON made of it, as a Preprocessing again."""
+        return cls(data["image_size"], data["resize"], tuple(data["mean"]), tuple(data["std"]))
 
     def example(self, images: int = 1) -> Tensor:
         """A batch of zeros of the shape that the network sees: (images, 3, image_size, image_size)."""

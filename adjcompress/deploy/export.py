@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -23,6 +24,7 @@ from adjcompress.deploy.extract import extract_package, first_images
 from adjcompress.deploy.package import PackageInfo, load_package, package_info
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
+from adjcompress.models.weights import first_line
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare
@@ -76,7 +78,7 @@ def export_onnx(
     """
     path = Path(path)
     _check_options(path, opset, tolerance)
-    network = network.eval()
+    network, example = copy.deepcopy(network).cpu().eval(), example.cpu()
     model = _traced(network, example, opset)
     model = rewriter.rewrite(model, pattern_rewrite_rules=[fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_gemm_rule])
     if simplify:
@@ -112,10 +114,11 @@ def export_package(
 ) -> ExportReport:
     """Export a package's network, compared with torch on validation images of `data`."""
     info = package_info(package)
-    if len(data.classes) != len(info.classes):
+    if data.classes != info.classes:
+        theirs, ours = (", ".join(names[:3]) + ", ..." * (len(names) > 3) for names in (data.classes, info.classes))
         raise AdjCompressError(
-            f"{package} knows {len(info.classes)} classes and {data.spec.source} has {len(data.classes)}: "
-            "give the data it was trained on with --data."
+            f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
+            f"({theirs}): give the data it was trained on with --data."
         )
     images = first_images(data, data.validation, max(_BATCHES))
     return export_onnx(
@@ -129,8 +132,13 @@ def export_package(
     )
 
 
-def export_full(run: Run) -> tuple[Path, Path]:
-    """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on."""
+def export_full(run: Run) -> tuple[Path, Path] | None:
+    """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on.
+
+    None for a run that trained no full network.
+    """
+    if "full" not in run.method().deployables():
+        return None
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
@@ -179,8 +187,7 @@ def _traced(network: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise AdjCompressError(f"torch.onnx cannot export this {type(network).__name__}: {text}") from error
+        raise AdjCompressError(f"torch.onnx cannot export this {type(network).__name__}: {first_line(error)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -226,7 +233,12 @@ def _strip_notes_(model: onnx.ModelProto) -> None:
 def _parity(network: nn.Module, path: Path, example: Tensor) -> Certificate:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no type but this
+        raise AdjCompressError(
+            f"ONNX Runtime cannot run this graph ({first_line(error)}): try --opset {LOWEST_OPSET}."
+        ) from error
 
     def by_onnx(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.numpy()})

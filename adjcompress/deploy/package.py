@@ -6,7 +6,6 @@ it. Reading one runs nothing that is in it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import DataSpec, Preprocessing
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
-from adjcompress.models import ModelSpec
-from adjcompress.training.run import preprocessing_from_json, versions
+from adjcompress.models import ModelSpec, state_checksum
+from adjcompress.version import versions
 from adjcompress.widths import Certificate, WidthPlan, slice_model
 
 FORMAT = 1
@@ -71,7 +69,7 @@ class PackageInfo:
             model=ModelSpec.from_json(data["model"]),
             plan=WidthPlan.from_json(data["plan"]) if data["plan"] else None,
             classes=tuple(data["classes"]),
-            preprocessing=preprocessing_from_json(data["preprocessing"]),
+            preprocessing=Preprocessing.from_json(data["preprocessing"]),
             parameters=data["parameters"],
             macs=data["macs"],
             bytes=data["bytes"],
@@ -121,7 +119,7 @@ def save_package(
         certificates=tuple(certificates),
         versions=versions(),
     )
-    content = {"format": FORMAT, "sha256": _checksum(state), **info.to_json()}
+    content = {"format": FORMAT, "sha256": state_checksum(state), **info.to_json()}
     with written_aside(path) as aside:
         aside.write_bytes(safetensors.torch.save(state, {_KEY: json.dumps(content)}))
     return info
@@ -190,14 +188,6 @@ def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
         info = PackageInfo.from_json(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdjCompressError(f"{path} is damaged: its metadata cannot be read ({error}). Extract it again.") from error
-    if tensors and checksum != _checksum(state):
+    if tensors and checksum != state_checksum(state):
         raise AdjCompressError(f"{path} is damaged: the checksum of its weights differs. Extract it again.")
     return info, state
-
-
-def _checksum(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(f"{name} {tuple(state[name].shape)} {state[name].dtype}".encode())
-        digest.update(state[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

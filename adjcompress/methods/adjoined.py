@@ -58,7 +58,8 @@ class AdjoinedMethod:
         full, smalls = self.network(images)
         weight = self.weight * self._weight_at(progress)
         loss = adjoint_loss(full, smalls, labels, weight, self.detach)
-        return Terms(loss.total, {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence})
+        parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence}
+        return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         return decay_groups(self.network, weight_decay)

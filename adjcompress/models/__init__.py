@@ -1,6 +1,6 @@
 """Which network is trained, and from which weights?"""
 
-from adjcompress.models.create import ModelSpec, create_model, model_names
-from adjcompress.models.weights import load_weights_
+from adjcompress.models.create import ModelSpec, check_takes, create_model, model_names
+from adjcompress.models.weights import load_weights_, state_checksum
 
-__all__ = ["ModelSpec", "create_model", "model_names", "load_weights_"]
+__all__ = ["ModelSpec", "check_takes", "create_model", "load_weights_", "model_names", "state_checksum"]

@@ -15,8 +15,8 @@ class PaddedShortcut(nn.Module):
     """Every second pixel; zeros for the channels that the input lacks, half of them in front of its own.
 
     (N, inputs, H, W) -> (N, outputs, ceil(H / 2), ceil(W / 2)). `selection` (outputs, inputs) is 1 where an output channel
-    is an input channel. Only its shape is used: what it adds is that widths are cut here as anywhere else, rows for
-    outputs and columns for inputs.
+    is an input channel; by it the surgery knows such a layer, and cuts rows for outputs and columns for inputs. The forward
+    pass uses its shape alone.
     """
 
     selection: Tensor

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from adjcompress.errors import AdjCompressError, pick
@@ -86,7 +87,10 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
     if name in _OURS:
         return _call(name, _OURS[name], {"num_classes": num_classes, **options})
     arguments = {**_TORCHVISION_DEFAULTS.get(name, {}), **options, "num_classes": num_classes}
-    return _call(name, torchvision_models.get_model_builder(name), arguments)
+    try:
+        return _call(name, torchvision_models.get_model_builder(name), arguments)
+    except (TypeError, ValueError) as error:  # options that its constructor refuses behind its **kwargs
+        raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error
 
 
 def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
@@ -102,8 +106,8 @@ def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
 
 def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
     module_name, _, function_name = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the module beside the user is importable
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise AdjCompressError(f"Model {name}: {module_name} is a module of Python itself, which builds no networks.")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as error:
@@ -113,19 +117,45 @@ def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[st
         ) from None
     except AttributeError:
         raise AdjCompressError(f"Model {name}: module {module_name} has no function {function_name!r}.") from None
+    if not _builds_networks(function):
+        raise AdjCompressError(
+            f"Model {name} is neither a torch.nn.Module class nor a function annotated to return one: write "
+            f"'def {function_name}(...) -> torch.nn.Module'. Packages name it, and nothing else may be called by a file."
+        )
     arguments = {"num_classes": num_classes, "image_size": image_size, **options}
     taken = inspect.signature(function).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         arguments = {key: value for key, value in arguments.items() if key in taken or key in options}
-    network = _call(name, function, arguments)
-    if not isinstance(network, nn.Module):
-        raise AdjCompressError(f"Model {name}: the function gave a {type(network).__name__}, not a torch.nn.Module.")
-    return network
+    return _call(name, function, arguments)
+
+
+def _builds_networks(function: Any) -> bool:
+    """Whether a callable says that it makes a torch.nn.Module: a name in somebody's file must not call anything else."""
+    if isinstance(function, type):
+        return issubclass(function, nn.Module)
+    try:
+        made = typing.get_type_hints(function).get("return")
+    except (TypeError, NameError):
+        return False
+    return isinstance(made, type) and issubclass(made, nn.Module)
 
 
 def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
     try:
         inspect.signature(function).bind(**arguments)
-        return function(**arguments)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error
+    return function(**arguments)
+
+
+def check_takes(network: nn.Module, example: Tensor, name: str) -> None:
+    """Run a network once on an image batch (N, C, H, W); one that cannot take its size is refused before training."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(example)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        size = "x".join(str(side) for side in example.shape[-2:])
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AdjCompressError(f"Model {name} does not take {size} images ({text}): choose another --image-size.") from error
+    network.train(training)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -64,9 +66,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise AdjCompressError(f"{path} does not exist: --weights takes a .pth, .pt, .th or .safetensors file.")
     try:
         if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
+            content: Any = _safetensors(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except AdjCompressError:
+        raise
     except Exception as error:  # each reader raises types of its own: zip, pickle, header and system errors
         raise AdjCompressError(f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}).") from error
     for wrapper in _WRAPPERS:
@@ -78,6 +82,25 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if all(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
     return content
+
+
+def state_checksum(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes of a state dict, which packages keep."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)} {state[name].dtype}".encode())
+        digest.update(state[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; where it is a package, checked against its checksum."""
+    with safetensors.safe_open(path, "pt") as file:
+        kept = json.loads((file.metadata() or {}).get("adjcompress", "{}")).get("sha256")
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if kept is not None and kept != state_checksum(state):
+        raise AdjCompressError(f"{path} is damaged: the checksum of its weights differs. Extract it again.")
+    return state
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:

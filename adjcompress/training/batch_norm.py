@@ -10,6 +10,8 @@ import torch.distributed.nn.functional as across
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError
+
 
 class _Synchronised:
     """Batch norm over the batches of all processes: their mean, then the mean square about it. Any device.
@@ -18,7 +20,7 @@ class _Synchronised:
     """
 
     def forward(self: nn.BatchNorm2d, images: Tensor) -> Tensor:  # type: ignore[misc]
-        if not self.training:
+        if not self.training and self.running_mean is not None:
             return F.batch_norm(images, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         values = images.to(torch.promote_types(images.dtype, torch.float32))
         dims = [dim for dim in range(values.ndim) if dim != 1]
@@ -50,9 +52,14 @@ class SynchronisedBatchNorm2d(_Synchronised, nn.BatchNorm2d):
     """See `_Synchronised`."""
 
 
+class SynchronisedBatchNorm3d(_Synchronised, nn.BatchNorm3d):
+    """See `_Synchronised`."""
+
+
 _COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: SynchronisedBatchNorm1d,
     nn.BatchNorm2d: SynchronisedBatchNorm2d,
+    nn.BatchNorm3d: SynchronisedBatchNorm3d,
 }
 
 
@@ -60,12 +67,18 @@ _COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
 def synchronised_batch_norm(network: nn.Module, processes: int) -> Iterator[None]:
     """Within the block every batch norm of `network` sees the batches of all processes.
 
-    Only the class of the modules changes, and changes back: their tensors, names and numbers stay as they are.
+    Only the class of the modules changes, and changes back: their tensors, names and numbers stay as they are. A batch norm
+    with a forward of its own (timm has such) is refused: it would see its own process's batch, and nobody would notice.
     """
     changed = []
     if processes > 1:
-        for module in network.modules():
+        for name, module in network.named_modules():
             original = type(module)
+            if isinstance(module, tuple(_COUNTERPARTS)) and original not in _COUNTERPARTS:
+                raise AdjCompressError(
+                    f"Layer {name} is a {original.__name__}, whose statistics cannot be shared by {processes} processes: "
+                    "train this network in one process."
+                )
             if original in _COUNTERPARTS:
                 module.__class__ = _COUNTERPARTS[original]
                 changed.append((module, original))

@@ -67,15 +67,16 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(folder)
     with written_aside(folder) as aside:
         aside.mkdir()
-        files = {
+        files: dict[str, bytes] = {
             _WEIGHTS: safetensors.torch.save(_plain(checkpoint.weights)),
             _TRAINING: safetensors.torch.save(_plain(checkpoint.training)),
         }
         for name, content in files.items():
             (aside / name).write_bytes(content)
+        position = json.dumps(asdict(checkpoint.position))
+        files["position"] = position.encode()
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        state = {"position": asdict(checkpoint.position), "checksums": checksums}
-        (aside / _STATE).write_text(json.dumps(state, indent=1))
+        (aside / _STATE).write_text(json.dumps({"position": position, "checksums": checksums}, indent=1))
     for old in checkpoints(run)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -116,17 +117,28 @@ def newest_checkpoint(run: Path) -> Found | None:
     return None
 
 
+def remove_after(run: Path, folder: Path) -> None:
+    """Remove the damaged checkpoints after the one that training goes on from, and what a killed process left half-written."""
+    found = checkpoints(run)
+    for late in found[found.index(folder) + 1 :] if folder in found else []:
+        shutil.rmtree(late, ignore_errors=True)
+    for half_written in run.glob(".checkpoint-*"):
+        shutil.rmtree(half_written, ignore_errors=True)
+
+
 def _read(folder: Path) -> Checkpoint:
     try:
         state = json.loads((folder / _STATE).read_text())
-        tensors = {}
-        for name in (_WEIGHTS, _TRAINING):
-            content = (folder / name).read_bytes()
+        contents = {name: (folder / name).read_bytes() for name in (_WEIGHTS, _TRAINING)}
+        contents["position"] = state["position"].encode()
+        for name, content in contents.items():
             if hashlib.sha256(content).hexdigest() != state["checksums"][name]:
                 raise AdjCompressError(f"{folder} is damaged ({name}: its checksum differs).")
-            tensors[name] = safetensors.torch.load(content)
-        return Checkpoint(Position(**state["position"]), tensors[_WEIGHTS], tensors[_TRAINING])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        position = Position(**json.loads(state["position"]))
+        if position.folder_name != folder.name:
+            raise AdjCompressError(f"{folder} is damaged: it holds {position.folder_name}.")
+        return Checkpoint(position, safetensors.torch.load(contents[_WEIGHTS]), safetensors.torch.load(contents[_TRAINING]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise AdjCompressError(f"{folder} is damaged ({type(error).__name__}: {text}).") from error
 

@@ -32,15 +32,17 @@ from adjcompress.training.checkpoint import (
     load_optimizer_,
     newest_checkpoint,
     optimizer_tensors,
+    remove_after,
     save_checkpoint,
     under,
 )
 from adjcompress.training.evaluate import Evaluation, evaluate
 from adjcompress.training.events import Events
-from adjcompress.training.hardware import Hardware, launch
+from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.recipe import Recipe, make_optimizer, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
-from adjcompress.training.run import FORMAT, Run, open_run, read_log, start_run, versions, write_log, write_results
+from adjcompress.training.run import FORMAT, Run, open_run, read_log, start_run, write_log, write_results
+from adjcompress.version import versions
 
 _EVALUATION_BATCH = 250
 
@@ -105,11 +107,6 @@ class _Training:
         self.channels_last = fabric.device.type == "cuda"  # measured on a CPU: no gain in float32, 30 % slower in bf16
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self.average: AveragedModel | None = None
-        if recipe.ema:
-            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-        if compile:
-            self.network.compile()
         self.augment = augmentation(recipe.augmentation, data)
         self.batches = TrainingBatches(
             data.train,
@@ -121,6 +118,11 @@ class _Training:
             fabric.world_size,
         )
         self.step_loss = fabric.setup_module(_StepLoss(method))
+        self.average: AveragedModel | None = None
+        if recipe.ema:  # after the set-up, which may change the weights' type
+            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        if compile:
+            self.network.compile()
         optimizer = fabric.setup_optimizers(make_optimizer(method.parameter_groups(recipe.weight_decay), recipe))
         assert isinstance(optimizer, _FabricOptimizer)  # one in, one out
         self.optimizer = optimizer
@@ -138,6 +140,8 @@ class _Training:
             self.average.load_state_dict(under(AVERAGE, checkpoint.training))
         for damage in found.damaged:
             self.reporter.warn(f"{damage} Going on from {found.folder.name} instead.")
+        if self.fabric.is_global_zero:
+            remove_after(self.folder, found.folder)
 
     def run(self) -> None:
         """Train the epochs that are left; evaluate on validation after each, on the test split after the last."""
@@ -147,7 +151,6 @@ class _Training:
         events = Events(self.folder, self.start.epoch) if self.fabric.is_global_zero else None
         for epoch in range(self.start.epoch, self.recipe.epochs):
             train = self._epoch(epoch)
-            _check_weights(self.network, epoch, self.folder)
             with _averaged(self.method, self.average):
                 validation = self._evaluate(self.data.validation, self.fabric.autocast)
             record = {
@@ -179,7 +182,7 @@ class _Training:
         for step, (pixels, labels) in enumerate(self.batches.epoch(epoch, first), first):
             done = epoch * steps + step
             progress = done / (self.recipe.epochs * steps)
-            torch.manual_seed(derived_seed(self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
+            torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
             set_rates_(self.optimizer.optimizer, self.recipe, progress)
             terms = self.step_loss(self._shown(pixels), self._targets(labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
@@ -227,6 +230,7 @@ class _Training:
         self.saved = time.monotonic()
         if not self.fabric.is_global_zero:
             return
+        _check_weights(self.network, position, self.folder)
         tensors = optimizer_tensors(self.optimizer.optimizer)
         if self.average:
             tensors |= {f"{AVERAGE}/{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -307,10 +311,10 @@ def _check_loss(loss: Tensor | None, epoch: int, step: int, folder: Path) -> Non
         raise AdjCompressError(f"The loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}. {_way_out(folder)}")
 
 
-def _check_weights(network: nn.Module, epoch: int, folder: Path) -> None:
-    """A last update can ruin the weights after a finite loss: such weights are not saved over good ones."""
+def _check_weights(network: nn.Module, position: Position, folder: Path) -> None:
+    """An update can ruin the weights after a finite loss, as can another process: such weights do not replace good ones."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
-        raise AdjCompressError(f"A weight is not finite after epoch {epoch + 1}. {_way_out(folder)}")
+        raise AdjCompressError(f"A weight is not finite in epoch {position.epoch + bool(position.step)}. {_way_out(folder)}")
 
 
 def _way_out(folder: Path) -> str:
@@ -332,7 +336,7 @@ def _config(
         "seed": seed,
         "processes": fabric.world_size,
         "device": fabric.device.type,
-        "precision": str(fabric.strategy.precision.precision),
+        "precision": precision_name(fabric),
         "classes": list(data.classes),
         "preprocessing": asdict(data.preprocessing),
         "versions": versions(),

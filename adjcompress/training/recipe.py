@@ -64,6 +64,8 @@ class Recipe:
             raise AdjCompressError(f"--label-smoothing {recipe.label_smoothing} must be at least 0 and below 1.")
         if recipe.ema is not None and not 0 < recipe.ema < 1:
             raise AdjCompressError(f"--ema {recipe.ema} must lie between 0 and 1.")
+        if recipe.clip_norm is not None and not recipe.clip_norm > 0:
+            raise AdjCompressError(f"--clip-norm {recipe.clip_norm} must be above 0.")
         pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")
         return recipe
 

@@ -6,12 +6,11 @@ split, once, at the end). `runs/latest` points at the newest run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.files import write_text
+from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, Method
 from adjcompress.models import ModelSpec
 from adjcompress.training.checkpoint import newest_checkpoint
@@ -29,7 +28,6 @@ LATEST = RUNS / "latest"
 FORMAT = 1
 # What a resumed training must share with the one that was interrupted; precision and device may change.
 _MUST_MATCH = ("model", "data", "method", "recipe", "seed", "processes", "classes")
-_PACKAGES = ("adjcompress", "torch", "torchvision", "torch-pruning", "lightning-fabric", "numpy")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Run:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return preprocessing_from_json(self.config["preprocessing"])
+        return Preprocessing.from_json(self.config["preprocessing"])
 
     @property
     def model(self) -> ModelSpec:
@@ -110,33 +108,30 @@ def latest_run() -> Path:
 
 def point_latest_at(folder: Path) -> None:
     """Make `runs/latest` point at a run, at once."""
-    RUNS.mkdir(exist_ok=True)
-    aside = RUNS / f".latest.{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(folder.resolve(), RUNS.resolve()))
-    aside.replace(LATEST)
+    with system_errors(f"{LATEST} could not be pointed at {folder}"):
+        RUNS.mkdir(exist_ok=True)
+        aside = RUNS / f".latest.{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(folder.resolve(), RUNS.resolve()))
+        aside.replace(LATEST)
 
 
 def new_run_folder(name: str) -> Path:
-    """`runs/<name>`, or with a number behind it where that exists."""
+    """Make `runs/<name>`, or with a number behind it where that exists; nobody else gets the same."""
     number = 1
-    while (folder := RUNS / (name if number == 1 else f"{name}-{number}")).exists():
+    while True:
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        with system_errors(f"{folder} could not be made"):
+            RUNS.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
         number += 1
-    return folder
 
 
 def restore_method(config: Mapping[str, Any], model: nn.Module) -> Method:
     """The method that config.json describes, around a fresh model."""
     return pick(METHODS, config["name"], "Method").restore(model, config["settings"])
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages whose behaviour a result depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def preprocessing_from_json(data: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(data["image_size"], data["resize"], tuple(data["mean"]), tuple(data["std"]))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -175,6 +170,8 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any]) -> None:
     elif resume:
         raise AdjCompressError(f"{folder} is no run to resume: it has no config.json.")
     else:
+        if folder.exists() and not folder.is_dir():
+            raise AdjCompressError(f"{folder} is a file: choose a folder for --run.")
         if folder.exists() and any(folder.iterdir()):
             raise AdjCompressError(f"{folder} is not empty and holds no run: choose another --run.")
         write_text(folder / "config.json", json.dumps(config, indent=1))

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.models.cifar_resnet import PaddedShortcut
 
 Side = Literal["in", "out"]
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -97,6 +96,11 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, Convolution) and module.groups == module.in_channels == module.out_channels > 1
 
 
+def is_selection(module: nn.Module) -> bool:
+    """A layer without weights whose outputs are some of its inputs: its buffer `selection` is (outputs, inputs)."""
+    return isinstance(getattr(module, "selection", None), Tensor)
+
+
 def sliced_tensors(module: nn.Module, side: Side) -> tuple[tuple[str, int], ...]:
     """The tensors of a layer that lose entries when channels of one side go, each with its dimension."""
     if isinstance(module, Convolution):
@@ -109,7 +113,7 @@ def sliced_tensors(module: nn.Module, side: Side) -> tuple[tuple[str, int], ...]
         return (("weight", 0), ("bias", 0), ("running_mean", 0), ("running_var", 0))
     if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.PReLU):
         return (("weight", 0), ("bias", 0))
-    if isinstance(module, PaddedShortcut):
+    if is_selection(module):
         return (("selection", 0 if side == "out" else 1),)
     return ()
 
@@ -121,8 +125,8 @@ def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
     """Enumerate the groups of the uncut network once, with the index of every channel wherever it appears."""
     import torch_pruning
 
-    class ShortcutPruner(torch_pruning.BasePruningFunc):
-        """Tells the dependency graph that the two sides of a padded shortcut are numbered apart, as a convolution's are."""
+    class Selection(torch_pruning.BasePruningFunc):
+        """Tells the dependency graph that the two sides of a selection are numbered apart, as a convolution's are."""
 
         def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
             return layer
@@ -136,14 +140,13 @@ def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
         def get_in_channels(self, layer: Any) -> int:
             return layer.selection.shape[1]
 
+    selections = {type(module): Selection() for module in network.modules() if is_selection(module)}
     names: dict[Any, str] = {module: name for name, module in network.named_modules()}
     names |= {parameter: name for name, parameter in network.named_parameters()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(
-            network, example, customized_pruners={PaddedShortcut: ShortcutPruner()}, verbose=False
-        )
-        roots = (*Convolution, nn.Linear, PaddedShortcut)
+        graph = torch_pruning.DependencyGraph().build_dependency(network, example, customized_pruners=selections, verbose=False)
+        roots = (*Convolution, nn.Linear, *selections)
         for group in graph.get_all_groups(root_module_types=roots):
             draft = _Draft(len(group[0].idxs), len(group[0].idxs))
             for item in group:
@@ -153,7 +156,7 @@ def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
                 if target not in names:
                     continue  # an operation without tensors: sum, concatenation, activation
                 side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-                if not isinstance(target, (*Convolution, nn.Linear, PaddedShortcut)):
+                if not isinstance(target, roots):
                     side = "out"  # norms and bare parameters have one side
                 positions = draft.axes.setdefault((names[target], side), {})
                 for index, channel in zip(item.idxs, item.root_idxs, strict=True):

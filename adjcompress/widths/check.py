@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.widths.channels import BatchNorm, Convolution, running_modules
+from adjcompress.widths.channels import BatchNorm, Convolution, is_selection, running_modules
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.surgery import slice_model
 
@@ -63,7 +63,7 @@ def _masked(full: nn.Module, plan: WidthPlan) -> nn.Module:
     """`full`, each of whose layers sees zeros in place of the input channels that the plan cuts."""
     device = next(full.parameters()).device
     for name, module in full.named_modules():
-        tensor, dim = (f"{name}.selection" if hasattr(module, "selection") else f"{name}.weight"), 1
+        tensor, dim = (f"{name}.selection" if is_selection(module) else f"{name}.weight"), 1
         if 1 not in plan.cuts.get(tensor, {}) or (isinstance(module, Convolution) and module.groups > 1):
             continue
         channel_dim = -1 if isinstance(module, nn.Linear) else 1

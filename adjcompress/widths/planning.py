@@ -42,8 +42,9 @@ def plan_widths(
     cuttable = [layer for group in groups for layer in group.producers]
     default_slim, default_keep = default_patterns(network, cuttable)
     slim_patterns = default_slim if slim is None else slim
-    keep_patterns = default_keep if keep is None and slim is None else keep or ()
-    for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns if keep else ())):
+    keep_patterns = (*(default_keep if slim is None else ()), *(keep or ()))
+    by_alpha = tuple(alpha) if isinstance(alpha, Mapping) else ()
+    for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns), ("alpha", by_alpha)):
         for pattern in patterns:
             _check_pattern(option, pattern, cuttable, network)
     widths = [
@@ -141,7 +142,7 @@ def _cuts(
             gone = {index for index, channel in zip(axis.index, axis.channel, strict=True) if channel >= width.kept}
             if axis.layer in modules:
                 places = [(f"{axis.layer}.{name}", dim) for name, dim in sliced_tensors(modules[axis.layer], axis.side)]
-            else:  # a bare parameter, such as a layer scale: the dimension that has the group's size
+            else:  # a bare parameter, such as a layer scale (C, 1, 1): the last dimension above 1, as in the graph
                 shape = tensors[axis.layer].shape
                 places = [(axis.layer, dim) for dim, size in enumerate(shape) if size > 1][-1:]
             for place in places:

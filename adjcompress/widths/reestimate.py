@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -19,7 +20,10 @@ def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
-    used = 0
+    used, waiting = 0, iter(batches)
+    first = next(waiting, None)
+    if first is None:
+        raise AdjCompressError("Batch norm cannot be re-estimated on 0 batches: at least 1 is needed.")
     network.eval()  # dropout and stochastic depth stay off: only the statistics are wanted
     try:
         for norm in norms:
@@ -27,7 +31,7 @@ def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int
             norm.momentum = None
             norm.train()
         with torch.no_grad():
-            for images in batches:
+            for images in itertools.chain([first], waiting):
                 network(images)
                 used += 1
     finally:
@@ -35,6 +39,4 @@ def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int
             norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
-    if used == 0:
-        raise AdjCompressError("Batch norm cannot be re-estimated on 0 batches: at least 1 is needed.")
     return used
