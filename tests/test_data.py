@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 import adjcompress as ac
 from adjcompress.data import TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
-from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts
+from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
 
 CPU = torch.device("cpu")
 
@@ -131,6 +131,27 @@ def test_a_folder_of_images_is_read_by_class(tmp_path: Path, workers: int) -> No
     assert images.shape == (12, 3, 16, 16)
     labels = torch.cat([labels for _, labels in batches])
     assert torch.equal(images.mean((1, 2, 3)) > 75, labels == 1)  # cats are dark, dogs are light
+
+
+def test_the_central_view_is_the_centre_of_the_resized_image() -> None:
+    """As torchvision's Resize and CenterCrop, which take two steps: a smooth image comes out the same."""
+    y, x = np.mgrid[0:120, 0:200]
+    image = Image.fromarray(np.stack([x, y, (x + y) // 2], -1).astype(np.uint8))
+    preprocessing = ac.data.Preprocessing(64, resize=70)
+    expected = v2.Compose([v2.PILToTensor(), v2.Resize(70, antialias=True), v2.CenterCrop(64)])(image)
+    found = central(preprocessing)(image)
+    assert found.shape == (3, 64, 64) and found.dtype == torch.uint8
+    assert (found.float() - expected.float()).abs().max() <= 2
+
+
+def test_a_random_part_lies_inside_and_varies() -> None:
+    y, x = np.mgrid[0:100, 0:60]
+    image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
+    torch.manual_seed(0)
+    views = [random_part(ac.data.Preprocessing(32))(image) for _ in range(30)]
+    sides = {(int(view[0].max() - view[0].min()), int(view[1].max() - view[1].min())) for view in views}
+    assert len(sides) > 20
+    assert all(view[0].max() <= 59 and view[1].max() <= 99 for view in views)
 
 
 def test_what_a_file_gives_does_not_depend_on_the_workers(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ every epoch each image is seen once: the batches of an epoch differ by at most o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import functional as pixels
 
+from adjcompress.data.augment import View
 from adjcompress.data.splits import FileSplit, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
 from adjcompress.seeds import derived_seed
@@ -44,7 +44,7 @@ class TrainingBatches:
     def __init__(
         self,
         split: Split,
-        fit_file: Callable[[Tensor], Tensor],
+        fit_file: View,
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -82,7 +82,7 @@ class TrainingBatches:
 
 def evaluation_batches(
     split: Split,
-    fit_file: Callable[[Tensor], Tensor],
+    fit_file: View,
     batch_size: int,
     device: torch.device,
     rank: int = 0,
@@ -117,7 +117,7 @@ class _EpochSampler(Sampler[list[tuple[int, int]]]):
 class _Files(Dataset[Any]):
     """Decodes image files. An unreadable one is returned as its error: raised in a worker it would lose its one line."""
 
-    def __init__(self, split: FileSplit, fit_file: Callable[[Tensor], Tensor], seed: int) -> None:
+    def __init__(self, split: FileSplit, fit_file: View, seed: int) -> None:
         self.split, self.fit_file, self.seed = split, fit_file, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | str:
@@ -125,7 +125,7 @@ class _Files(Dataset[Any]):
         path = self.split.paths[index]
         try:
             with Image.open(path) as image:
-                decoded = pixels.pil_to_tensor(image.convert("RGB"))
+                decoded = image.convert("RGB")
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
             return f"{path} is not a readable image ({error}). Remove or replace it, then go on with --resume."
         with torch.random.fork_rng(devices=[]):
@@ -145,7 +145,7 @@ def _collate(items: list[tuple[Tensor, int] | str]) -> Batch | str:
 
 def _file_loader(
     split: FileSplit,
-    fit_file: Callable[[Tensor], Tensor],
+    fit_file: View,
     sampler: _EpochSampler,
     seed: int,
     device: torch.device,
