@@ -91,8 +91,9 @@ class AdjoinedNetwork(nn.Module):
         for name, plan in self.plans.items():
             shared = dict(self._shared(name))
             views[name] = {tensor: weight for tensor, weight in shared.items() if tensor not in plan.cuts}
-            for tensor in shared.keys() & plan.cuts.keys():
-                cut_by.setdefault(tensor, []).append(name)
+            for tensor in shared:
+                if tensor in plan.cuts:
+                    cut_by.setdefault(tensor, []).append(name)
         for tensor, names in cut_by.items():
             # The layer's own backward makes its weight's gradient for this one use; others may share theirs.
             owned = type(self.full.get_submodule(tensor.rpartition(".")[0])) in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
