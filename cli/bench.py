@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from adjcompress_cli.show import millions, output_options, show, table, warn
+
+if TYPE_CHECKING:
+    from adjcompress.bench import BenchReport
 
 
 @click.command()
@@ -79,26 +83,27 @@ def bench(
         report = report.with_timings(benchmark_cuda(packages, batch, duration))
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
 
-    def text() -> None:
-        columns = ("network", "on", "min / p50 / p90 / p99 ms", "times faster", "parameters", "MACs", "bytes", "memory")
-        rows = [
-            (
-                str(timing.path),
-                timing.runtime if not timing.threads else f"{timing.threads} thread{'s' * (timing.threads > 1)}",
-                " / ".join(f"{getattr(timing.latency, name):.3g}" for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms")),
-                f"{timing.speedup.value:.2f} [{timing.speedup.low:.2f}, {timing.speedup.high:.2f}]",
-                millions(timing.parameters),
-                millions(timing.macs),
-                f"{millions(timing.bytes)}B",
-                f"{millions(timing.peak_memory_bytes)}B",
-            )
-            for timing in report.timings
-        ]
-        table(columns, rows)
-        machine = report.machine
-        click.echo(f"{machine.cpu}, {machine.cores} cores, ONNX Runtime {machine.versions['onnxruntime']}; figures in {output}")
-
     for warning in report.warnings:
         if not quiet:
             warn(warning)
-    show(report.to_json(), text, as_json, quiet)
+    show(report.to_json(), lambda: _print(report, output), as_json, quiet)
+
+
+def _print(report: BenchReport, output: Path) -> None:
+    columns = ("network", "on", "min / p50 / p90 / p99 ms", "times faster", "parameters", "MACs", "bytes", "memory")
+    rows = [
+        (
+            str(timing.path),
+            timing.runtime if not timing.threads else f"{timing.threads} thread{'s' * (timing.threads > 1)}",
+            " / ".join(f"{getattr(timing.latency, name):.3g}" for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms")),
+            f"{timing.speedup.value:.2f} [{timing.speedup.low:.2f}, {timing.speedup.high:.2f}]",
+            millions(timing.parameters),
+            millions(timing.macs),
+            f"{millions(timing.bytes)}B",
+            f"{millions(timing.peak_memory_bytes)}B",
+        )
+        for timing in report.timings
+    ]
+    table(columns, rows)
+    machine = report.machine
+    click.echo(f"{machine.cpu}, {machine.cores} cores, ONNX Runtime {machine.versions['onnxruntime']}; figures in {output}")

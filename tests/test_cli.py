@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--run", "data.npz"), "data.npz is a file: choose a folder for --run"),
         (("extract", "--run", "data.npz"), "data.npz is no run"),
         (("train", "--clip-norm", "0"), "--clip-norm 0.0 must be above 0"),
-        (("train", "--precision", "16"), "Precision '16' is unknown. Choices: 32, bf16, 64."),
+        (("train", "--precision", "16"), "Precision '16' is unknown. Choices: bf16"),
         (("train", "--epochs", "0"), "--epochs 0 must be at least 1"),
         (("train", "--device", "cuda"), "--device cuda: this machine has no CUDA GPU"),
         (("train", "--weights", "none.pth"), "none.pth does not exist"),

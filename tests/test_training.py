@@ -22,6 +22,7 @@ from adjcompress.training import Run, evaluate
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, newest_checkpoint
 from adjcompress.training.recipe import RECIPES, make_optimizer, set_rates_
+from adjcompress.training.run import held
 
 SCRIPT = """
 import sys, torch
@@ -58,8 +59,8 @@ def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path:
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = start(tmp_path / "whole", "anew")
-    for line in (start(tmp_path / "killed", "anew"), "1 3"), (start(tmp_path / "killed", "resume"), "1 6"):
-        process, last = line if isinstance(line, tuple) else (line, "")
+    for mode, last in (("anew", "1 3"), ("resume", "1 6")):
+        process = start(tmp_path / "killed", mode)
         assert process.stdout is not None
         for text in process.stdout:
             if text.strip() == last:
@@ -68,8 +69,7 @@ def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path:
         process.wait()
         process.stdout.close()
         assert process.returncode == -signal.SIGKILL
-        if last == "1 3":
-            assert checkpoints(tmp_path / "killed" / "run")
+        assert checkpoints(tmp_path / "killed" / "run")[-1].name.startswith("checkpoint-1.")
     resumed = start(tmp_path / "killed", "resume")
     for process in (whole, resumed):
         process.communicate()
@@ -183,6 +183,14 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(ac.AdjCompressError, match="other is not empty and holds no run"):
         train_tiny("other", digits)
+
+
+def test_two_processes_do_not_train_in_one_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = interrupted(digits)
+    with held(folder), pytest.raises(ac.AdjCompressError, match="run is being trained by another process"):
+        go_on(digits)
+    assert go_on(digits).results() is not None
 
 
 def test_latest_points_at_the_newest_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:

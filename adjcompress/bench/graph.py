@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
 
 from adjcompress.errors import AdjCompressError
 
@@ -35,7 +38,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model)
-    except Exception as error:  # protobuf, onnx's checker and the file system raise types of their own
+    except (OSError, ValueError, DecodeError, ValidationError, InferenceError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise AdjCompressError(f"{path} is damaged or no ONNX file ({type(error).__name__}: {text}).") from error
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

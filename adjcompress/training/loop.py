@@ -41,7 +41,7 @@ from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.recipe import Recipe, make_optimizer, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
-from adjcompress.training.run import FORMAT, Run, open_run, read_log, start_run, write_log, write_results
+from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
 
 _EVALUATION_BATCH = 250
@@ -77,7 +77,8 @@ def fit(
     if fabric.is_global_zero:
         start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes})
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
-    with synchronised_batch_norm(method.network, fabric.world_size):
+    alone = held(folder) if fabric.is_global_zero else nullcontext()
+    with alone, synchronised_batch_norm(method.network, fabric.world_size):
         training = _Training(method, data, recipe, folder, seed, fabric, reporter, compile, checkpoint_minutes)
         training.go_on_from(found)
         training.run()
@@ -151,12 +152,14 @@ class _Training:
         events = Events(self.folder, self.start.epoch) if self.fabric.is_global_zero else None
         for epoch in range(self.start.epoch, self.recipe.epochs):
             train = self._epoch(epoch)
+            done = Position(epoch + 1, 0, time.monotonic() - self.began)
+            _check_weights(self.network, done, self.folder)
             with _averaged(self.method, self.average):
                 validation = self._evaluate(self.data.validation, self.fabric.autocast)
             record = {
                 "epoch": epoch + 1,
                 "lr": self.recipe.lr_at(epoch / self.recipe.epochs),
-                "seconds": round(time.monotonic() - self.began, 3),
+                "seconds": round(done.seconds, 3),
                 "train": train,
                 "validation": {name: score.to_json() for name, score in validation.items()},
             }
@@ -164,7 +167,7 @@ class _Training:
                 write_log(self.folder, [*read_log(self.folder)[:epoch], record])
             if events:
                 events.epoch(record)
-            self._save(Position(epoch + 1, 0, time.monotonic() - self.began))
+            self._save(done)
             self.reporter.epoch(record)
         if events:
             events.close()

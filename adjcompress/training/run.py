@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,26 @@ def latest_run() -> Path:
     if not LATEST.exists():
         raise AdjCompressError(f"There is no run in {RUNS}/ here: make one with adjcompress train, or name one with --run.")
     return RUNS / LATEST.resolve().name if LATEST.resolve().parent == RUNS.resolve() else LATEST.resolve()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block no other process can train in this run; the system lets go of it when the process ends.
+
+    Where files cannot be locked (Windows, some network file systems) nothing is held.
+    """
+    with (folder / "config.json").open() as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AdjCompressError(
+                f"{folder} is being trained by another process: wait for it, or choose another --run."
+            ) from error
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def point_latest_at(folder: Path) -> None:
