@@ -222,6 +222,7 @@ def test_two_processes_train_through_the_command_line(folder: Path) -> None:
     script = Path(sys.executable).with_name("adjcompress")
     done = subprocess.run([*launcher, str(script), *TRAIN, "--json"], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert "Warning: torch" not in done.stderr and "deprecated" not in done.stderr
     assert json.loads(done.stdout)["test"]["full"]["images"] == 80
     assert [path.name for path in (folder / "runs").iterdir() if not path.is_symlink()] == ["digits-cifar_resnet20-adjoined"]
     assert ac.open_run().config["processes"] == 2

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-import torch.distributed.nn.functional as across
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; every process's gradient reaches every other's."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
 
 
 class _Synchronised:
@@ -26,11 +40,11 @@ class _Synchronised:
         dims = [dim for dim in range(values.ndim) if dim != 1]
         shape = [1, -1] + [1] * (values.ndim - 2)
         local = torch.cat([values.sum(dims), values.new_tensor([values.numel() / values.shape[1]])])
-        total = across.all_reduce(local)
+        total = _Sum.apply(local)
         count = total[-1].detach()
         mean = total[:-1] / count
         centred = values - mean.view(shape)
-        variance = across.all_reduce(centred.square().sum(dims)) / count
+        variance = _Sum.apply(centred.square().sum(dims)) / count
         if self.track_running_stats:
             with torch.no_grad():
                 assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
