@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -233,9 +234,15 @@ def test_each_image_varies_by_its_own_draw(transform: v2.Transform) -> None:
 
 
 def test_data_that_must_not_be_mirrored_are_not(digits: ac.ImageData) -> None:
+    """Images that are light on the left stay so, but for data whose images may be mirrored."""
     torch.manual_seed(0)
-    augment = augmentation("crop-flip", digits).batch
-    assert not any(isinstance(step, RandomFlips) for step in augment.modules())
+    images = torch.zeros(64, 3, 32, 32)
+    images[..., :12] = 255.0
+    mirrored = {}
+    for mirrors in (False, True):
+        varied = augmentation("crop-flip", replace(digits, mirrors=mirrors)).batch(images)
+        mirrored[mirrors] = int((varied[..., 16:].mean((1, 2, 3)) > varied[..., :16].mean((1, 2, 3))).sum())
+    assert mirrored[False] == 0 and 16 < mirrored[True] < 48
 
 
 def test_normalised_pixels_have_imagenet_statistics(digits: ac.ImageData) -> None:
