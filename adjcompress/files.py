@@ -51,6 +51,24 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def written_together(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder inside `folder` to write files in; if the block ends well, each is renamed into `folder`.
+
+    In the order of their names, the longest first: what a file refers to (model.onnx.data) is there before it.
+    """
+    aside = folder / f".{uuid.uuid4().hex[:8]}"
+    try:
+        with system_errors(f"{folder} could not be written to"):
+            aside.mkdir(parents=True)
+            yield aside
+            for written in sorted(aside.iterdir(), key=lambda path: -len(path.name)):
+                _flush_to_disk(written)
+                written.replace(folder / written.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
 def system_errors(what: str) -> Iterator[None]:
     """Turn an OSError of the block into one line: what failed, why, and what to do."""
     try:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from adjcompress_cli.show import millions, output_options, percent, show
+from adjcompress_cli.show import millions, output_options, percent, show, working
+
+if TYPE_CHECKING:
+    from adjcompress.data import ImageData
+    from adjcompress.deploy import ExportReport
 
 
 @click.command()
@@ -14,12 +19,26 @@ from adjcompress_cli.show import millions, output_options, percent, show
 @click.option("--data", help="Images to compare on: a name, .npz or folder. [default: what it was trained on]")
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
 @click.option("--simplify", is_flag=True, help="Run onnx-simplifier on the graph.")
+@click.option("--preprocess", is_flag=True, help="The file takes raw pixels, uint8 (N, H, W, 3), and normalises inside.")
+@click.option("--fp16", is_flag=True, help="Half precision inside: half the bytes; for GPUs, a CPU computes in float32.")
+@click.option("--external-data", is_flag=True, help="Keep the weights in a second file, OUTPUT.data.")
 @click.option(
     "--tolerance",
     type=float,
-    default=1e-4,
-    show_default=True,
-    help="Largest difference to torch, relative to the largest logit.",
+    help="Largest difference to torch, relative to the largest logit. [default: 1e-4; 1e-2 with --fp16]",
+)
+@click.option("--int8", is_flag=True, help="Quantise to 8 bits, and check the accuracy on the validation split.")
+@click.option(
+    "--calibration", type=int, default=256, show_default=True, help="Training images that show the ranges, for --int8."
+)
+@click.option("--max-drop", type=float, default=1.0, show_default=True, help="Points of accuracy that --int8 may cost.")
+@click.option(
+    "--int8-keep",
+    multiple=True,
+    help="A layer that stays in float: a name or pattern, repeatable; or auto: as few as keep within --max-drop.",
+)
+@click.option(
+    "--int8-for", default="auto", show_default=True, help="The processor it will run on: x64, arm64, auto (this one's kind)."
 )
 @output_options
 def export(
@@ -28,48 +47,97 @@ def export(
     data: str | None,
     opset: int,
     simplify: bool,
-    tolerance: float,
+    preprocess: bool,
+    fp16: bool,
+    external_data: bool,
+    tolerance: float | None,
+    int8: bool,
+    calibration: int,
+    max_drop: float,
+    int8_keep: tuple[str, ...],
+    int8_for: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Turn a package into one ONNX file, OUTPUT, with a dynamic batch and batch norms folded.
 
     Before the file is put in place, ONNX Runtime and torch run it on validation images; above the tolerance no file is left.
+    With --int8 the whole validation split is run too, and a file that lost more than --max-drop is not written.
 
     \b
     Examples:
       adjcompress export model.onnx
-      adjcompress export model.onnx --from small-alpha8.safetensors --simplify
+      adjcompress export model-int8.onnx --int8 --calibration 512
+      adjcompress export model.onnx --from small-alpha8.safetensors --preprocess
     """
-    from adjcompress.data import DataSpec, read_data
-    from adjcompress.deploy import Made, export_package, made, newest_package, package_info, remember
-    from adjcompress.errors import AdjCompressError
+    from adjcompress.deploy import (
+        ExportOptions,
+        Int8Options,
+        Made,
+        export_package,
+        keep,
+        newest_package,
+        package_info,
+        remember,
+        run_of,
+    )
+    from adjcompress.report import write_report
+    from adjcompress.training import open_run
 
     source = package or newest_package()
+    info = package_info(source)
+    images = _images(source, data)
+    options = ExportOptions(opset, simplify, tolerance, preprocess, fp16, external_data)
+    quantised = Int8Options(calibration, max_drop, int8_keep, int8_for) if int8 else None
+    with working(quiet or not int8) as progress:
+        report = export_package(source, output, images, options, quantised, progress)
+    run = run_of(source)
+    if run is not None:
+        keep(run, "export", str(output), {**report.to_json(), "package": str(source), "name": info.name})
+        write_report(open_run(run))
+    remember(Made(run=str(run) if run else None, package=str(source), onnx=str(output)))
+    show(report.to_json(), lambda: _print(report), as_json, quiet)
+
+
+def _images(source: Path, data: str | None) -> ImageData:
+    """The data that the export is compared on: what the package was trained on, unless the user says otherwise."""
+    from adjcompress.data import DataSpec, read_data
+    from adjcompress.deploy import package_info
+    from adjcompress.errors import AdjCompressError
+
     info = package_info(source)
     if data is None and info.data is None:
         raise AdjCompressError(f"{source} does not say which data it was trained on: give images to compare on with --data.")
     spec = DataSpec(data, info.preprocessing.image_size) if data is not None else info.data
     assert spec is not None
     try:
-        images = read_data(spec)
+        return read_data(spec)
     except AdjCompressError as error:
         raise AdjCompressError(f"{error} The export is compared with torch on real images: name some with --data.") from error
-    report = export_package(source, output, images, opset=opset, simplify=simplify, tolerance=tolerance)
-    before = made()
-    remember(Made(run=before.run if before.package == str(source) else None, package=str(source), onnx=str(output)))
 
-    def text() -> None:
-        certificate = report.certificate
-        click.echo(
-            f"{report.path}: {millions(report.bytes)}B, opset {report.opset}, batch norms left: {report.batch_norms_left}"
-        )
-        click.echo(
-            f"Certificate: largest difference to torch {certificate.max_difference:.2g} at logits up to "
-            f"{certificate.scale:.3g}, top-1 agrees on {percent(certificate.agreement)} of {certificate.images} images."
-        )
-        if report.zeroed_weights:
-            click.echo(f"{report.zeroed_weights} weights below 1e-30 were set to zero.")
-        click.echo("Next: adjcompress bench")
 
-    show(report.to_json(), text, as_json, quiet)
+def _print(report: ExportReport) -> None:
+    certificate, int8 = report.certificate, report.int8
+    click.echo(
+        f"{report.path}: {millions(report.bytes)}B, {report.kind}, opset {report.options.opset}, "
+        f"batch norms left: {report.batch_norms_left}"
+    )
+    click.echo(
+        f"Certificate: largest difference to torch {certificate.max_difference:.2g} at logits up to "
+        f"{certificate.scale:.3g}, top-1 agrees on {percent(certificate.agreement)} of {certificate.images} images."
+    )
+    if report.zeroed_weights:
+        click.echo(f"{report.zeroed_weights} weights below 1e-30 were set to zero.")
+    if int8 is not None:
+        click.echo(
+            f"int8: {percent(int8.accuracy)} on {int8.validation_images} validation images, {percent(int8.float_accuracy)} in "
+            f"float, a drop of {int8.drop_points:.2f} points (at most {int8.max_drop_points:g}); top-1 agrees on "
+            f"{percent(int8.certificate.agreement)}. {int8.float_bytes / report.bytes:.2f}x smaller than in float."
+        )
+        for layer in int8.float_layers:
+            click.echo(f"  in float: {layer.name} - {layer.why}")
+    for unblocked in report.unblocked:
+        click.echo(f"  slow here: {unblocked}")
+    if report.unblocked:
+        click.echo("Plan with --align auto: ONNX Runtime runs the other convolutions in blocks of channels.")
+    click.echo("Next: adjcompress bench")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -39,6 +41,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     console = Console()
     console.width = max(console.width, console.measure(drawn, options=console.options.update(width=200)).maximum)
     console.print(drawn)
+
+
+@contextmanager
+def working(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A function that tells on standard error what is being done: in one line on a terminal, else a line each."""
+    if quiet:
+        yield lambda text: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("working") as status:
+            yield lambda text: status.update(text)
+    else:
+        yield lambda text: click.echo(f"{text[:1].upper()}{text[1:]} ...", err=True)
 
 
 def warn(text: str) -> None:

@@ -38,7 +38,12 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     help="Layers that become slim: a name or pattern such as 'layer3.*'; repeatable. [default: as in the papers]",
 )
 @click.option("--keep", multiple=True, help="Layers that keep their width: a name or pattern; repeatable.")
-@click.option("--align", type=int, default=1, show_default=True, help="Kept channels are a multiple of this.")
+@click.option(
+    "--align",
+    default="1",
+    show_default=True,
+    help="Kept channels are a multiple of this; auto: of the blocks that ONNX Runtime's convolutions use here.",
+)
 @click.option(
     "--beta",
     type=float,
@@ -93,13 +98,14 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     Examples:
       adjcompress train
       adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --epochs 6
-      adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64
+      adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64 --align auto
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
     from adjcompress_cli.main import given
     from adjcompress_cli.progress import ProgressReporter
 
+    from adjcompress.report import write_report
     from adjcompress.training import Hardware, Reporter, open_run, resume
     from adjcompress.training import train as train_anew
 
@@ -118,12 +124,13 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
         if isinstance(reporter, ProgressReporter):
             reporter.close()
     if _is_first_process():
-        results = {"run": str(run.folder), **(run.results() or {})}
+        page = write_report(run)
+        results = {"run": str(run.folder), "report": str(page), **(run.results() or {})}
 
         def text() -> None:
             rows = [(name, percent(score["accuracy"]), f"{score['loss']:.4f}") for name, score in results["test"].items()]
             table(("test split", "accuracy", "loss"), rows)
-            click.echo(f"Run: {run.folder}. Next: adjcompress extract")
+            click.echo(f"Run: {run.folder}, report: {page}. Next: adjcompress extract")
 
         show(results, text, as_json, quiet)
 
@@ -142,7 +149,7 @@ def _train_options(options: dict[str, Any]) -> Any:
             alphas=options["alpha"],
             slim=options["slim"] or None,
             keep=options["keep"] or None,
-            align=options["align"],
+            align=_align(options["align"]),
             beta=options["beta"],
             seed=options["seed"],
             schedule=options["schedule"],
@@ -155,6 +162,19 @@ def _train_options(options: dict[str, Any]) -> Any:
     )
 
 
+def _align(value: str) -> int:
+    """--align as a number: auto asks ONNX Runtime what suits this machine."""
+    from adjcompress.deploy import align_auto
+    from adjcompress.errors import AdjCompressError
+
+    if value == "auto":
+        return align_auto()
+    try:
+        return int(value)
+    except ValueError:
+        raise AdjCompressError(f"--align {value!r} is neither a number nor auto.") from None
+
+
 def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
     """A run goes on as it began: options given again must say the same."""
     from adjcompress_cli.main import given
@@ -165,7 +185,7 @@ def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
     run = open_run(folder)
     before = (run.config.get("notes") or {}).get("options", {})
     for name, value in ctx.params.items():
-        if given(ctx, name) and name not in _OF_THE_MACHINE and before.get(name) != _plain(value):
+        if given(ctx, name) and name not in _OF_THE_MACHINE and str(before.get(name)) != str(_plain(value)):
             option = f"--{name.replace('_', '-')}"
             raise AdjCompressError(
                 f"{run.folder} was started with {option} {before.get(name)}; --resume cannot change it to {_plain(value)}. "

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.deploy import export_full, export_package
+from adjcompress.deploy import ExportOptions, export_full, export_package, first_pixels
 from adjcompress.deploy.extract import Run
 
 
@@ -182,7 +182,7 @@ def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, s
     images = torch.randn(7, 3, size, size)
     full = randomise_(ac.create_model(name, 10, size))
     small = ac.slice_model(full, ac.plan_widths(full, images[:1], 4)).eval()
-    report = ac.export_onnx(small, tmp_path / "a.onnx", images, simplify=simplify)
+    report = ac.export_onnx(small, tmp_path / "a.onnx", images, ExportOptions(simplify=simplify))
     assert report.certificate.relative <= 1e-4 and report.certificate.agreement == 1 and report.certificate.images == 10
     model = onnx.load(tmp_path / "a.onnx")
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == report.batch_norms_left
@@ -196,7 +196,7 @@ def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, s
 @pytest.mark.parametrize("opset", [18, 20, 21])
 def test_the_opset_is_the_one_asked_for(tmp_path: Path, images: Tensor, opset: int) -> None:
     network = TinyNet().train()
-    ac.export_onnx(network, tmp_path / "a.onnx", images, opset=opset)
+    ac.export_onnx(network, tmp_path / "a.onnx", images, ExportOptions(opset=opset))
     assert [entry.version for entry in onnx.load(tmp_path / "a.onnx").opset_import if not entry.domain] == [opset]
     assert network.training  # a copy was exported
 
@@ -205,7 +205,7 @@ def test_an_export_that_differs_from_torch_leaves_nothing_behind(tmp_path: Path,
     small = small_package(tmp_path / "small.safetensors")
     (tmp_path / "a.onnx").write_bytes(b"what was there before")
     with pytest.raises(ac.AdjCompressError, match=r"a\.onnx was not written: its logits differ .* above the tolerance of 0"):
-        ac.export_onnx(small, tmp_path / "a.onnx", images, tolerance=0)
+        ac.export_onnx(small, tmp_path / "a.onnx", images, ExportOptions(tolerance=0))
     assert (tmp_path / "a.onnx").read_bytes() == b"what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "small.safetensors"]
 
@@ -229,7 +229,7 @@ def test_tiny_weights_become_zero_and_are_counted(tmp_path: Path) -> None:
 def test_exports_that_cannot_be_are_refused(tmp_path: Path, images: Tensor, options: dict[str, object], text: str) -> None:
     path = tmp_path / str(options.pop("path", "a.onnx"))
     with pytest.raises(ac.AdjCompressError, match=text):
-        ac.export_onnx(TinyNet().eval(), path, images, **options)
+        ac.export_onnx(TinyNet().eval(), path, images, ExportOptions(**options))
     assert not list(tmp_path.iterdir())
 
 
@@ -301,3 +301,64 @@ def test_a_run_of_the_standard_method_ships_its_one_network(
     assert report.package.name == "alpha4" and report.certificate.max_difference == 0
     assert export_full(run) is None
     assert train_tiny("runs/other", digits).folder.name == "other"
+
+
+def test_a_graph_of_raw_pixels_gives_what_the_python_preprocessing_gives(tiny_run: Run, digits: ac.ImageData) -> None:
+    package = ac.extract_package(tiny_run).path
+    report = export_package(package, "raw.onnx", digits, ExportOptions(preprocess=True))
+    assert report.certificate.relative <= 1e-4 and report.certificate.images == 10
+    pixels = first_pixels(digits, digits.validation, 5)
+    session = onnxruntime.InferenceSession("raw.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": pixels.permute(0, 2, 3, 1).contiguous().numpy()})
+    expected = ac.load_package(package)(digits.preprocessing.normalise(pixels)).detach().numpy()
+    assert np.allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    told = {entry.key: json.loads(entry.value) for entry in onnx.load("raw.onnx").metadata_props}
+    assert told["adjcompress.input"] == {"type": "uint8", "layout": "NHWC", "values": "RGB, 0 to 255"}
+    with pytest.raises(ac.AdjCompressError, match="needs the preprocessing that goes into the graph"):
+        ac.export_onnx(TinyNet(), "a.onnx", pixels, ExportOptions(preprocess=True))
+
+
+def test_half_precision_halves_the_file_and_keeps_its_inputs(tiny_run: Run, digits: ac.ImageData) -> None:
+    package = ac.extract_package(tiny_run, "full").path
+    whole, half = (export_package(package, f"{flag}.onnx", digits, ExportOptions(float16=flag)) for flag in (False, True))
+    assert half.kind == "float16" and half.bytes < 0.6 * whole.bytes
+    assert 1e-4 < half.certificate.relative <= 1e-2
+    (value,) = onnx.load("True.onnx").graph.input
+    assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    with pytest.raises(ac.AdjCompressError, match=r"without --simplify and --fp16"):
+        export_package(package, "b.onnx", digits, ExportOptions(float16=True, tolerance=1e-6))
+
+
+def test_external_data_lie_beside_the_file_and_both_are_written_or_none(tiny_run: Run, digits: ac.ImageData) -> None:
+    package = ac.extract_package(tiny_run, "full").path
+    report = export_package(package, "out/a.onnx", digits, ExportOptions(external_data=True))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.onnx", "a.onnx.data"]
+    assert report.bytes == sum(path.stat().st_size for path in Path("out").iterdir())
+    assert Path("out/a.onnx.data").stat().st_size > 10 * Path("out/a.onnx").stat().st_size
+    session = onnxruntime.InferenceSession("out/a.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"images": np.zeros((1, 3, 32, 32), np.float32)})[0].shape == (1, 10)
+    before = {path: path.read_bytes() for path in Path("out").iterdir()}
+    with pytest.raises(ac.AdjCompressError, match=r"a\.onnx was not written"):
+        export_package(package, "out/a.onnx", digits, ExportOptions(external_data=True, tolerance=0))
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_nodes_with_weights_are_named_after_their_modules(tmp_path: Path, images: Tensor) -> None:
+    network = randomise_(ac.create_model("mobilenet_v2", 10, 32))
+    ac.export_onnx(network, tmp_path / "a.onnx", images)
+    names = {node.name for node in onnx.load(tmp_path / "a.onnx").graph.node if node.op_type in ("Conv", "Gemm")}
+    assert names == {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
+def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run) -> None:
+    from adjcompress.deploy import deployed, keep, run_of
+
+    assert deployed(tiny_run.folder) == {} and run_of(Path("a.safetensors")) is None
+    keep(tiny_run.folder, "extract", "a.safetensors", {"bytes": 1})
+    keep(tiny_run.folder, "export", "a.onnx", {"bytes": 2})
+    keep(tiny_run.folder, "export", "a.onnx", {"bytes": 3})
+    assert deployed(tiny_run.folder) == {"extract": {"a.safetensors": {"bytes": 1}}, "export": {"a.onnx": {"bytes": 3}}}
+    assert run_of(Path("a.onnx").resolve()) == tiny_run.folder
+    (tiny_run.folder / "deployed.json").write_text("{")
+    with pytest.raises(ac.AdjCompressError, match=r"deployed\.json is damaged .* remove it"):
+        keep(tiny_run.folder, "export", "a.onnx", {})

@@ -4,59 +4,87 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
-import torch
-from onnxscript import rewriter
-from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_gemm_rule
 from torch import Tensor, nn
 
-from adjcompress.data import ImageData
-from adjcompress.deploy.extract import extract_package, first_images
+from adjcompress.data import ImageData, Preprocessing
+from adjcompress.deploy.extract import extract_package, first_pixels
+from adjcompress.deploy.graph import halved, traced
+from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
+from adjcompress.deploy.layout import Unblocked, unblocked
+from adjcompress.deploy.made import keep
 from adjcompress.deploy.package import PackageInfo, load_package, package_info
+from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
-from adjcompress.files import written_aside
-from adjcompress.models.weights import first_line
+from adjcompress.files import written_aside, written_together
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare
 
 LOWEST_OPSET = 18
-_TINY = 1e-30
 _BATCHES = (1, 2, 7)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a graph is made.
+
+    `tolerance`: the largest difference to torch over the largest logit; None: 1e-4, and 1e-2 in half precision.
+    `preprocess`: the graph takes raw pixels, uint8 (N, H, W, 3). `external_data`: weights in a second file, <path>.data.
+    """
+
+    opset: int = LOWEST_OPSET
+    simplify: bool = False
+    tolerance: float | None = None
+    preprocess: bool = False
+    float16: bool = False
+    external_data: bool = False
+
+    @property
+    def largest_difference(self) -> float:
+        """`tolerance`, or its default for this precision."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return 1e-2 if self.float16 else 1e-4
 
 
 @dataclass(frozen=True)
 class ExportReport:
     """An ONNX file that was written: its certificate, and what was done to the graph.
 
-    `zeroed_weights`: how many weights below 1e-30 became 0. `batch_norms_left`: batch norms that no convolution precedes,
-    which therefore stay in the graph.
+    `kind` is float32, float16 or int8. `bytes` with external data. `zeroed_weights`: how many weights below 1e-30 became
+    0. `batch_norms_left`: batch norms that no convolution precedes, which therefore stay in the graph. `unblocked`:
+    convolutions that ONNX Runtime does not run in its blocked layout here. `certificate` compares the float graph with
+    torch; `int8` tells what quantisation cost.
     """
 
     path: Path
+    kind: str
     bytes: int
-    opset: int
-    simplified: bool
+    options: ExportOptions
     zeroed_weights: int
     batch_norms_left: int
-    tolerance: float
+    unblocked: tuple[Unblocked, ...]
     certificate: Certificate
+    int8: Int8Report | None = None
 
     def to_json(self) -> dict[str, Any]:
-        fields = ("bytes", "opset", "simplified", "zeroed_weights", "batch_norms_left", "tolerance")
+        options = ("opset", "simplify", "preprocess", "external_data")
         return {
             "path": str(self.path),
-            **{field: getattr(self, field) for field in fields},
+            **{field: getattr(self, field) for field in ("kind", "bytes", "zeroed_weights", "batch_norms_left")},
+            **{option: getattr(self.options, option) for option in options},
+            "tolerance": self.options.largest_difference,
+            "unblocked": [layer.to_json() for layer in self.unblocked],
             "certificate": {**self.certificate.to_json(), "relative": self.certificate.relative},
+            "int8": self.int8.to_json() if self.int8 else None,
         }
 
 
@@ -64,72 +92,81 @@ def export_onnx(
     network: nn.Module,
     path: str | Path,
     example: Tensor,
+    options: ExportOptions = ExportOptions(),
     *,
-    opset: int = LOWEST_OPSET,
-    simplify: bool = False,
-    tolerance: float = 1e-4,
+    preprocessing: Preprocessing | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Write `network` as one ONNX file with a dynamic batch: input "images" (N, 3, H, W), output "logits" (N, classes).
 
-    `example` are real images as the network sees them, (N, 3, H, W). The graph, batch norms folded, runs through ONNX
-    Runtime on 1, 2 and 7 of them; if a logit differs from torch's by more than `tolerance` times the largest logit, that
-    is an AdjCompressError and no file is left. `simplify`: run onnx-simplifier. `metadata` goes into the file.
+    `example` are real images as the network sees them, (N, 3, H, W); with `options.preprocess` raw pixels, uint8 of the
+    same shape, which `preprocessing` tells how to normalise, and the file takes uint8 (N, H, W, 3). The graph, batch norms
+    folded, runs through ONNX Runtime on 1, 2 and 7 of them; if a logit differs from torch's by more than the tolerance
+    times the largest logit, that is an AdjCompressError and no file is left. `metadata` goes into the file.
     """
-    path = Path(path)
-    _check_options(path, opset, tolerance)
-    network, example = copy.deepcopy(network).cpu().eval(), example.cpu()
-    model = _traced(network, example, opset)
-    model = rewriter.rewrite(model, pattern_rewrite_rules=[fuse_batchnorm_into_conv_rule, fuse_batchnorm_into_gemm_rule])
-    if simplify:
-        model = _simplified(model)
-    zeroed = _zero_tiny_weights_(model)
-    _strip_notes_(model)
-    for key, value in (metadata or {}).items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
+    path, example = Path(path), example.cpu()
+    _check_options(path, options)
+    if options.preprocess and preprocessing is None:
+        raise AdjCompressError("An export with preprocess=True needs the preprocessing that goes into the graph.")
+    inside = preprocessing if options.preprocess else None
+    graph = traced(network, example, options.opset, simplify=options.simplify, from_pixels=inside)
+    model = halved(graph.model) if options.float16 else graph.model
+    _tell_(model, {**(metadata or {}), "adjcompress.input": json.dumps(_input(options))})
     onnx.checker.check_model(model)
-    with written_aside(path) as aside:
-        aside.write_bytes(model.SerializeToString())
-        certificate = _parity(network, aside, example)
-        if not certificate.relative <= tolerance:
+    with _in_place(path, options.external_data) as aside:
+        data = f"{aside.name}.data" if options.external_data else None
+        onnx.save_model(model, str(aside), save_as_external_data=data is not None, location=data)
+        certificate = _parity(network, aside, example, inside)
+        if not certificate.relative <= options.largest_difference:
             raise AdjCompressError(
                 f"{path} was not written: its logits differ from torch's by {certificate.relative:.2g} of their scale, "
-                f"above the tolerance of {tolerance:g} (top-1 agrees on {certificate.agreement:.1%}). "
-                "Try another --opset, or without --simplify; raise --tolerance only if that loss is meant."
+                f"above the tolerance of {options.largest_difference:g} (top-1 agrees on {certificate.agreement:.1%}). "
+                "Try another --opset, or without --simplify and --fp16; raise --tolerance only if that loss is meant."
             )
-        size = aside.stat().st_size
-    left = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-    return ExportReport(path, size, opset, simplify, zeroed, left, tolerance, certificate)
+        layout = unblocked(aside)
+        size = sum(file.stat().st_size for file in {aside, aside.with_name(data or aside.name)})
+    kind = "float16" if options.float16 else "float32"
+    return ExportReport(path, kind, size, options, graph.zeroed_weights, graph.batch_norms_left, layout, certificate)
 
 
 def export_package(
     package: Path,
     path: str | Path,
     data: ImageData,
-    *,
-    opset: int = LOWEST_OPSET,
-    simplify: bool = False,
-    tolerance: float = 1e-4,
+    options: ExportOptions = ExportOptions(),
+    int8: Int8Options | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Export a package's network, compared with torch on validation images of `data`."""
-    info = package_info(package)
+    """Export a package's network, compared with torch on validation images of `data`; with `int8` quantised after that.
+
+    Calibration takes training images, the accuracy check the validation split. `progress` hears what is being done.
+    """
+    info, path = package_info(package), Path(path)
     if data.classes != info.classes:
         theirs, ours = (", ".join(names[:3]) + ", ..." * (len(names) > 3) for names in (data.classes, info.classes))
         raise AdjCompressError(
             f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
             f"({theirs}): give the data it was trained on with --data."
         )
-    images = first_images(data, data.validation, max(_BATCHES))
-    return export_onnx(
-        load_package(package),
-        path,
-        images,
-        opset=opset,
-        simplify=simplify,
-        tolerance=tolerance,
-        metadata=onnx_metadata(info),
-    )
+    pixels = first_pixels(data, data.validation, max(_BATCHES))
+    example = pixels if options.preprocess else data.preprocessing.normalise(pixels)
+    network, metadata = load_package(package), onnx_metadata(info)
+    if int8 is None:
+        return export_onnx(network, path, example, options, preprocessing=data.preprocessing, metadata=metadata)
+    _check_options(path, options)
+    check_int8(int8, data)
+    if options.float16 or options.external_data:
+        raise AdjCompressError("--int8 goes with neither --fp16 nor --external-data: export them to files of their own.")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "float.onnx"
+        report = export_onnx(network, whole, example, options, preprocessing=data.preprocessing, metadata=metadata)
+        with written_aside(path) as aside:
+            quantised = quantise(whole, aside, path, data, int8, from_pixels=options.preprocess, progress=progress)
+            model = onnx.load(str(aside))
+            _tell_(model, {**metadata, **_of_int8(quantised), "adjcompress.input": json.dumps(_input(options))})
+            aside.write_bytes(model.SerializeToString())
+            size = aside.stat().st_size
+    return replace(report, path=path, kind="int8", bytes=size, unblocked=(), int8=quantised)
 
 
 def export_full(run: Run) -> tuple[Path, Path] | None:
@@ -143,8 +180,10 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
     if not (package.is_file() and path.is_file() and path.stat().st_mtime > newest):
-        extract_package(run, "full", package)
-        export_package(package, path, run.data())
+        extracted = extract_package(run, "full", package)
+        keep(run.folder, "extract", str(package), extracted.to_json())
+        exported = export_package(package, path, run.data())
+        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": "full"})
     return package, path
 
 
@@ -155,94 +194,58 @@ def onnx_metadata(info: PackageInfo) -> dict[str, str]:
     return {f"adjcompress.{key}": json.dumps(content[key]) for key in keys}
 
 
-def _check_options(path: Path, opset: int, tolerance: float) -> None:
+def _input(options: ExportOptions) -> dict[str, str]:
+    """What the file's input is, for whoever must fill it."""
+    if options.preprocess:
+        return {"type": "uint8", "layout": "NHWC", "values": "RGB, 0 to 255"}
+    return {"type": "float32", "layout": "NCHW", "values": "RGB, normalised"}
+
+
+def _of_int8(report: Int8Report) -> dict[str, str]:
+    """The float network's accuracy on the test split is not the quantised one's: what was measured takes its place."""
+    scores = {"validation": report.accuracy}
+    return {"adjcompress.accuracy": json.dumps(scores), "adjcompress.int8": json.dumps(report.to_json())}
+
+
+def _tell_(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Make `metadata` what the file says of itself."""
+    model.ClearField("metadata_props")
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+@contextmanager
+def _in_place(path: Path, external_data: bool) -> Iterator[Path]:
+    """Where to write a model so that it gets in place whole: beside its place, with weights of its own in a folder."""
+    if external_data:
+        with written_together(path.parent) as folder:
+            yield folder / path.name
+    else:
+        with written_aside(path) as aside:
+            yield aside
+
+
+def _check_options(path: Path, options: ExportOptions) -> None:
     highest = onnx.defs.onnx_opset_version()
-    if not LOWEST_OPSET <= opset <= highest:
-        raise AdjCompressError(f"--opset {opset} must lie between {LOWEST_OPSET} and {highest}.")
-    if not tolerance >= 0:
-        raise AdjCompressError(f"--tolerance {tolerance} must be 0 or more.")
+    if not LOWEST_OPSET <= options.opset <= highest:
+        raise AdjCompressError(f"--opset {options.opset} must lie between {LOWEST_OPSET} and {highest}.")
+    if not options.largest_difference >= 0:
+        raise AdjCompressError(f"--tolerance {options.tolerance} must be 0 or more.")
     if path.suffix != ".onnx":
         raise AdjCompressError(f"{path}: the output is an .onnx file.")
 
 
-def _traced(network: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
-    """The graph as torch's exporter gives it, weights inside. Its remarks on its own progress are not passed on."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    batch = torch.zeros(2, *example.shape[1:])
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (batch,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["images"],
-                output_names=["logits"],
-                opset_version=opset,
-                external_data=False,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise AdjCompressError(f"torch.onnx cannot export this {type(network).__name__}: {first_line(error)}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-    assert program is not None
-    return program.model_proto
+def _parity(network: nn.Module, path: Path, example: Tensor, from_pixels: Preprocessing | None) -> Certificate:
+    """Compare the file with torch on batches of several sizes."""
+    network, run = copy.deepcopy(network).cpu().eval(), runner(path)
 
-
-def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    import onnxsim
-
-    simplified, same = onnxsim.simplify(model)
-    if not same:
-        raise AdjCompressError("onnx-simplifier changed what the network computes: export without --simplify.")
-    return simplified
-
-
-def _zero_tiny_weights_(model: onnx.ModelProto) -> int:
-    """Set weights below 1e-30 to 0: products with them are denormal, on which CPUs are up to 100 times slower."""
-    zeroed = 0
-    for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT:
-            continue
-        values = onnx.numpy_helper.to_array(tensor).copy()
-        tiny = (np.abs(values) < _TINY) & (values != 0)
-        if tiny.any():
-            values[tiny] = 0
-            zeroed += int(tiny.sum())
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    return zeroed
-
-
-def _strip_notes_(model: onnx.ModelProto) -> None:
-    """Take out where in the Python source each node came from: 5 % of a small file, and it names the user's folders."""
-    for item in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
-        item.ClearField("metadata_props")
-        item.ClearField("doc_string")
-    for output in model.graph.output:
-        output.ClearField("metadata_props")
-    model.graph.ClearField("metadata_props")
-    model.graph.ClearField("doc_string")
-
-
-def _parity(network: nn.Module, path: Path, example: Tensor) -> Certificate:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no type but this
-        raise AdjCompressError(
-            f"ONNX Runtime cannot run this graph ({first_line(error)}): try --opset {LOWEST_OPSET}."
-        ) from error
+    def by_torch(images: Tensor) -> Tensor:
+        logits: Tensor = network(from_pixels.normalise(images) if from_pixels else images)
+        return logits
 
     def by_onnx(images: Tensor) -> Tensor:
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(np.asarray(logits))
+        return run(as_input(images, from_pixels, True) if from_pixels else images.numpy())
 
     repeated = example.repeat(-(-max(_BATCHES) // len(example)), 1, 1, 1)
-    return compare("export", network, by_onnx, [repeated[:size] for size in _BATCHES])
+    return compare("export", by_torch, by_onnx, [repeated[:size] for size in _BATCHES])

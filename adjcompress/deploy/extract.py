@@ -56,7 +56,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
     pick(networks, name, f"{run.folder} has no network of that name:")
     plan = method.plan_of(name)
     rebuilt = rebuild(run.model, plan, networks[name].state_dict()).eval()
-    images = first_images(data, data.validation, _IMAGES)
+    images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
     certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
     if certificate.max_difference != 0:
         raise AdjCompressError(
@@ -90,7 +90,7 @@ def _only_small(names: list[str], run: Run) -> str:
     return smalls[0]
 
 
-def first_images(data: ImageData, split: Split, images: int) -> Tensor:
-    """The first images of a split as a network sees them: (images, 3, H, W)."""
+def first_pixels(data: ImageData, split: Split, images: int) -> Tensor:
+    """The first images of a split, of the size that a network takes: uint8 (images, 3, H, W)."""
     pixels, _ = next(evaluation_batches(split, central(data.preprocessing), images, torch.device("cpu"), workers=0))
-    return data.preprocessing.normalise(pixels)
+    return pixels

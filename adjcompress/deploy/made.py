@@ -1,20 +1,24 @@
 """What did the command before make?
 
 Each command takes the newest thing that the one before it made. `runs/latest` is the newest run; `runs/made.json` names
-the newest package and ONNX file, and where each came from.
+the newest package and ONNX file, and where each came from. What was made of a run, with every figure, is kept beside the
+run, in deployed.json.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import write_text
 from adjcompress.training.run import RUNS
 
 _MADE = RUNS / "made.json"
+DEPLOYED = "deployed.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,41 @@ def newest_package() -> Path:
 def newest_onnx() -> Path:
     """The file that `adjcompress export` made last here."""
     return _newest("ONNX file", made().onnx, "adjcompress export model.onnx")
+
+
+def keep(run: Path, step: str, what: str, report: Mapping[str, Any]) -> None:
+    """Keep a report of "extract", "export" or "bench" in a run's deployed.json, under the file's or measurement's name."""
+    content = deployed(run)
+    content.setdefault(step, {})[what] = dict(report)
+    write_text(run / DEPLOYED, json.dumps(content, indent=1))
+
+
+def deployed(run: Path) -> dict[str, dict[str, Any]]:
+    """What was made of a run: {"extract": {path: report}, "export": ..., "bench": ...}; empty where nothing was."""
+    path = run / DEPLOYED
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        if not all(isinstance(reports, dict) for reports in content.values()):
+            raise TypeError("an object of reports is expected")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise AdjCompressError(
+            f"{path} is damaged ({error}): remove it, then extract, export and measure again to fill it."
+        ) from error
+    return content
+
+
+def run_of(path: Path) -> Path | None:
+    """The run here that a package or an ONNX file was made from; None for one from elsewhere."""
+    wanted = path.resolve()
+    for folder in sorted(RUNS.glob("*")):
+        if folder.is_symlink() or not (folder / DEPLOYED).is_file():
+            continue
+        for step in ("extract", "export"):
+            if any(Path(made_path).resolve() == wanted for made_path in deployed(folder).get(step, {})):
+                return folder
+    return None
 
 
 def _newest(what: str, path: str | None, command: str) -> Path:

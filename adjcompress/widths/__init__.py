@@ -1,6 +1,6 @@
 """How wide is each layer of a small network, and how is it cut?"""
 
-from adjcompress.widths.certificate import Certificate, compare
+from adjcompress.widths.certificate import Certificate, certify, compare
 from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, WidthPlan
@@ -13,6 +13,7 @@ __all__ = [
     "ChannelGroup",
     "GroupWidth",
     "WidthPlan",
+    "certify",
     "channel_groups",
     "check_slices",
     "compare",
