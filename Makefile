@@ -1,10 +1,10 @@
-# make demo: the whole way on the embedded digits. make test: the tests. make lint: ruff and mypy.
+# make demo: the whole way on the embedded digits. make test: the tests. make browser-test: the report in Chromium. make lint: ruff and mypy.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 EPOCHS ?= 20
 
-.PHONY: demo test lint
+.PHONY: demo test browser-test lint
 
 demo: $(VENV)/installed
 	rm -rf demo && mkdir demo
@@ -15,6 +15,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# The report in a real browser: Chromium must be installed (Debian: apt-get install chromium).
+browser-test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -4,10 +4,20 @@ from adjcompress.adjoined import AdjoinedNetwork, RandomMask, adjoin, adjoint_lo
 from adjcompress.bench import benchmark
 from adjcompress.cost import Counts, count
 from adjcompress.data import ImageData, load_data
-from adjcompress.deploy import export_onnx, extract_package, load_package, package_info, save_package
+from adjcompress.deploy import (
+    ExportOptions,
+    Int8Options,
+    export_onnx,
+    export_package,
+    extract_package,
+    load_package,
+    package_info,
+    save_package,
+)
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod
 from adjcompress.models import ModelSpec, create_model
+from adjcompress.report import write_report
 from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
 from adjcompress.version import __version__
 from adjcompress.widths import WidthPlan, compare, plan_widths, reestimate_batch_norm_, slice_model
@@ -17,8 +27,10 @@ __all__ = [
     "AdjoinedMethod",
     "AdjoinedNetwork",
     "Counts",
+    "ExportOptions",
     "Hardware",
     "ImageData",
+    "Int8Options",
     "MethodOptions",
     "ModelSpec",
     "RandomMask",
@@ -34,6 +46,7 @@ __all__ = [
     "count",
     "create_model",
     "export_onnx",
+    "export_package",
     "extract_package",
     "fit",
     "launch",
@@ -46,4 +59,5 @@ __all__ = [
     "reestimate_batch_norm_",
     "save_package",
     "slice_model",
+    "write_report",
 ]

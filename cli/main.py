@@ -13,7 +13,8 @@ _COMMANDS = {
     "train": "Train a network and the small ones inside it.",
     "extract": "Cut the small network out of a run.",
     "export": "Turn a package into an ONNX file.",
-    "bench": "Measure ONNX files side by side.",
+    "bench": "Measure networks side by side.",
+    "report": "Write a run as one HTML page.",
 }
 
 
@@ -58,6 +59,7 @@ def main() -> None:
       adjcompress extract --alpha 8      run -> small-alpha8.safetensors, a dense network
       adjcompress export model.onnx      -> ONNX, compared with torch before it is put in place
       adjcompress bench                  -> parameters, MACs, bytes, latency beside the full network
+      adjcompress report                 -> one page with curves, costs, latencies, certificates
 
     Each command takes the newest thing that the one before it made, unless told otherwise.
     """

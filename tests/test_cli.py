@@ -16,13 +16,15 @@ from click.testing import CliRunner, Result
 import adjcompress as ac
 
 README = Path(__file__).parents[1] / "README.md"
-COMMANDS = ("train", "extract", "export", "bench")
+COMMANDS = ("train", "extract", "export", "bench", "report")
 OPTIONS = {
     "train": "--model --data --method --alpha --slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
-    "export": "--from --opset --simplify --tolerance --json --quiet",
-    "bench": "--reference --threads --batch --duration --json --quiet",
+    "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --int8 --calibration --max-drop "
+    "--int8-keep --int8-for --json --quiet",
+    "bench": "--reference --threads --batch --target --engine --duration --json --quiet",
+    "report": "-o --with --json --quiet",
 }
 TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--alpha", "2")
 

@@ -1,0 +1,353 @@
+"""What was cut out of a run, exported and measured?
+
+deployed.json in the run's folder, as the commands keep it, read into plain data. Every part may be missing, and fields
+that an older version did not write are None.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adjcompress.report.words import counted, printable
+
+FLOAT = "float32"
+_FLAGS = ("simplify", "preprocess", "external_data")
+_NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A certificate's figures: the largest difference of a logit, absolute and relative, and the part with the same top-1."""
+
+    images: int | None
+    max_difference: float | None
+    relative: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Package:
+    """A network that was extracted: its counts, its test accuracy, and how far it is from the one in training."""
+
+    path: str
+    name: str | None
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    test: float | None
+    full_parameters: int | None
+    full_macs: int | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """A layer of an int8 file that runs in float, and why; None where an older version did not say."""
+
+    name: str
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What quantisation cost, on validation images."""
+
+    calibration_images: int | None
+    validation_images: int | None
+    float_accuracy: float | None
+    accuracy: float | None
+    drop_points: float | None
+    max_drop_points: float | None
+    float_layers: tuple[FloatLayer, ...]
+    processor: str | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Unblocked:
+    """A convolution that ONNX Runtime runs in its slow layout, and the channels at which it would not."""
+
+    layer: str
+    channels_in: int | None
+    channels_out: int | None
+    wanted_in: int | None
+    wanted_out: int | None
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A network that was exported. `flags`: what was done to its graph, of "simplify", "preprocess" and so on."""
+
+    path: str
+    package: str | None
+    name: str | None
+    kind: str
+    bytes: int | None
+    opset: int | None
+    flags: tuple[str, ...]
+    tolerance: float | None
+    difference: Difference | None
+    unblocked: tuple[Unblocked, ...]
+    int8: Int8 | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under which conditions a latency was measured; only latencies of the same setting compare.
+
+    `runtime` is engine and provider ("onnxruntime cpu"), `device` the processor that computed.
+    """
+
+    runtime: str
+    target: str | None
+    threads: int | None
+    batch: int | None
+    device: str | None
+
+    @property
+    def engine(self) -> str:
+        return self.runtime.partition(" ")[0]
+
+    @property
+    def words(self) -> str:
+        parts = [" ".join(_NAMES.get(word, word) for word in self.runtime.split())]
+        if self.target:
+            parts.append(f"target {self.target}")
+        if self.threads:
+            parts.append(counted(self.threads, "thread"))
+        if self.batch:
+            parts.append(f"batch {self.batch}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A measured latency. `name` is the run's network ("alpha8"), None for a file that the run knows nothing of."""
+
+    path: str
+    name: str | None
+    kind: str
+    setting: Setting
+    runs: int | None
+    min_ms: float | None
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    load_ms: float | None
+    first_ms: float | None
+    peak_memory_bytes: int | None
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    noisy: bool
+
+    @property
+    def label(self) -> str:
+        if self.name is None:
+            return self.path
+        return self.name if self.kind == FLOAT else f"{self.name} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark: its label, the file that ratios refer to, and the machine's facts as they were kept."""
+
+    label: str
+    reference: str | None
+    timings: tuple[Timing, ...]
+    machine: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """All that was made from a run. `problem`: why deployed.json cannot be read, in one sentence."""
+
+    packages: tuple[Package, ...] = ()
+    files: tuple[OnnxFile, ...] = ()
+    benches: tuple[Bench, ...] = field(default=())
+    problem: str | None = None
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        return tuple(timing for bench in self.benches for timing in bench.timings)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """In the order of measurement, each once."""
+        return tuple(dict.fromkeys(timing.setting for timing in self.timings))
+
+
+def read_deployed(folder: Path) -> Deployed:
+    """Read a run's deployed.json; empty where there is none, and with a `problem` where it is damaged."""
+    path = folder / "deployed.json"
+    if not path.is_file():
+        return Deployed()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        packages = tuple(_package(name, data) for name, data in content.get("extract", {}).items())
+        files = tuple(_file(name, data) for name, data in content.get("export", {}).items())
+        known = _known_paths(folder, packages, files)
+        benches = tuple(_bench(label, data, known) for label, data in content.get("bench", {}).items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        return Deployed(
+            problem=f"{printable(path)} is damaged ({printable(reason)}): what was extracted, exported and measured is not "
+            "shown. Delete it, and run adjcompress extract, export and bench again."
+        )
+    return Deployed(packages, files, benches)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def _whole(value: Any) -> int | None:
+    found = number(value)
+    return None if found is None else round(found)
+
+
+def _text(value: Any) -> str | None:
+    return printable(value) if isinstance(value, str) else None
+
+
+def _difference(data: Mapping[str, Any] | None) -> Difference | None:
+    if not data:
+        return None
+    largest, scale, relative = number(data.get("max_difference")), number(data.get("scale")), number(data.get("relative"))
+    if relative is None and largest is not None and (scale or largest == 0):
+        relative = largest / scale if scale else 0.0
+    return Difference(_whole(data.get("images")), largest, relative, number(data.get("agreement")))
+
+
+def _package(path: str, data: Mapping[str, Any]) -> Package:
+    return Package(
+        path=printable(path),
+        name=_text(data.get("name")),
+        parameters=_whole(data.get("parameters")),
+        macs=_whole(data.get("macs")),
+        bytes=_whole(data.get("bytes")),
+        test=number((data.get("accuracy") or {}).get("test")),
+        full_parameters=_whole(data.get("full_parameters")),
+        full_macs=_whole(data.get("full_macs")),
+        difference=_difference(data.get("certificate")),
+    )
+
+
+def _file(path: str, data: Mapping[str, Any]) -> OnnxFile:
+    return OnnxFile(
+        path=printable(path),
+        package=_text(data.get("package")),
+        name=_text(data.get("name")),
+        kind=_text(data.get("kind")) or FLOAT,
+        bytes=_whole(data.get("bytes")),
+        opset=_whole(data.get("opset")),
+        flags=tuple(flag for flag in _FLAGS if data.get(flag) is True),
+        tolerance=number(data.get("tolerance")),
+        difference=_difference(data.get("certificate")),
+        unblocked=tuple(
+            Unblocked(
+                printable(item.get("layer", "")),
+                *(_whole(item.get(key)) for key in ("channels_in", "channels_out", "wanted_in", "wanted_out")),
+            )
+            for item in data.get("unblocked") or ()
+        ),
+        int8=_int8(data["int8"]) if data.get("int8") else None,
+    )
+
+
+def _int8(data: Mapping[str, Any]) -> Int8:
+    return Int8(
+        calibration_images=_whole(data.get("calibration_images")),
+        validation_images=_whole(data.get("validation_images")),
+        float_accuracy=number(data.get("float_accuracy")),
+        accuracy=number(data.get("accuracy")),
+        drop_points=number(data.get("drop_points")),
+        max_drop_points=number(data.get("max_drop_points")),
+        float_layers=tuple(_float_layer(layer) for layer in data.get("float_layers") or ()),
+        processor=_text(data.get("processor")),
+        difference=_difference(data.get("certificate")),
+    )
+
+
+def _float_layer(data: Mapping[str, Any] | str) -> FloatLayer:
+    if isinstance(data, str):
+        return FloatLayer(printable(data), None)
+    return FloatLayer(printable(data["name"]), _text(data.get("why")))
+
+
+def _known_paths(folder: Path, packages: tuple[Package, ...], files: tuple[OnnxFile, ...]) -> dict[str, tuple[str | None, str]]:
+    """Which network of the run, and in which precision, a measured path is. The full network's file lies in the run."""
+    known: dict[str, tuple[str | None, str]] = {}
+    for name in ("full.onnx", "full.safetensors"):
+        known[printable(folder / name)] = known[f"{printable(folder.name)}/{name}"] = ("full", FLOAT)
+    known |= {package.path: (package.name, FLOAT) for package in packages}
+    known |= {file.path: (file.name, file.kind) for file in files}
+    return known
+
+
+def _network_of(path: str, known: Mapping[str, tuple[str | None, str]]) -> tuple[str | None, str]:
+    """By the path as it was written; else by its last two parts, else by its file name where only one has it."""
+    parts = Path(path).parts
+    for written in (path, "/".join(parts[-2:])):
+        if written in known:
+            return known[written]
+    same = {found for written, found in known.items() if Path(written).name == parts[-1] and parts[-1] != "full.onnx"}
+    return same.pop() if len(same) == 1 else (None, FLOAT)
+
+
+def _bench(label: str, data: Mapping[str, Any], known: Mapping[str, tuple[str | None, str]]) -> Bench:
+    machine = data.get("machine") or {}
+    timings = [_timing(item, machine, known) for item in data.get("timings") or ()]
+    return Bench(
+        label=printable(label),
+        reference=_text(data.get("reference")),
+        timings=tuple(timing for timing in timings if timing is not None),
+        machine=machine,
+        warnings=tuple(printable(text) for text in data.get("warnings") or ()),
+    )
+
+
+def _timing(data: Mapping[str, Any], machine: Mapping[str, Any], known: Mapping[str, tuple[str | None, str]]) -> Timing | None:
+    """One timing; None where it has no median, without which it says nothing."""
+    latency, speedup = data.get("latency") or {}, data.get("speedup") or {}
+    median = number(latency.get("p50_ms"))
+    path = printable(data.get("path", ""))
+    if not median or median < 0 or not path:
+        return None
+    name, kind = _network_of(path, known)
+    runtime = _text(data.get("runtime")) or "runtime not kept"
+    device = _text(machine.get("gpu" if "cuda" in runtime else "cpu"))
+    threads, batch = _whole(data.get("threads")), _whole(data.get("batch"))
+    return Timing(
+        path=path,
+        name=name,
+        kind=kind,
+        setting=Setting(runtime, _text(data.get("target")), threads, batch, device),
+        runs=_whole(latency.get("runs")),
+        min_ms=number(latency.get("min_ms")),
+        p50_ms=median,
+        p90_ms=number(latency.get("p90_ms")),
+        p99_ms=number(latency.get("p99_ms")),
+        speedup=number(speedup.get("value")),
+        speedup_low=number(speedup.get("low")),
+        speedup_high=number(speedup.get("high")),
+        load_ms=number(data.get("load_ms")),
+        first_ms=number(data.get("first_ms")),
+        peak_memory_bytes=_whole(data.get("peak_memory_bytes")),
+        parameters=_whole(data.get("parameters")),
+        macs=_whole(data.get("macs")),
+        bytes=_whole(data.get("bytes")),
+        noisy=data.get("noisy") is True,
+    )

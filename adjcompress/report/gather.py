@@ -1,0 +1,262 @@
+"""What does a run's folder say, in one piece?
+
+Everything that the page shows is read here, once, into plain data. What is missing is None, what is damaged is a sentence
+in `problems`: a run that was interrupted, or is still in training, gives a report as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adjcompress.cost import count
+from adjcompress.errors import AdjCompressError
+from adjcompress.report.deployed import FLOAT, Deployed, Setting, Timing, number, read_deployed
+from adjcompress.report.words import printable
+from adjcompress.training import Run
+from adjcompress.widths import WidthPlan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One network on one split: accuracy in [0, 1], mean cross-entropy in nats."""
+
+    accuracy: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of the log: training loss, and every network's scores on validation."""
+
+    epoch: int
+    loss: float | None
+    validation: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a run: its accuracy, its counts, and the plan it is cut by (None: nothing is cut, or not known)."""
+
+    name: str
+    test: float | None
+    validation: float | None
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    plan: WidthPlan | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the test split; before the end, on validation."""
+        return self.validation if self.test is None else self.test
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network as it is deployed: in float32, or as one of its files in lower precision.
+
+    `accuracy` of an int8 file is `derived`: the network's own, less the drop that quantisation was measured to cost.
+    """
+
+    run: str
+    network: str
+    kind: str
+    accuracy: float | None
+    derived: bool
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    timing: Timing | None
+
+    @property
+    def label(self) -> str:
+        return self.network if self.kind == FLOAT else f"{self.network} {self.kind}"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run, read. `name` is its folder's; `problems` are sentences about what could not be read."""
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    epochs: tuple[Epoch, ...]
+    epochs_planned: int
+    seconds: float | None
+    finished: bool
+    networks: tuple[Network, ...]
+    deployed: Deployed
+    problems: tuple[str, ...]
+
+    @property
+    def full(self) -> Network | None:
+        return next((network for network in self.networks if network.name == "full"), None)
+
+    @property
+    def smalls(self) -> tuple[Network, ...]:
+        return tuple(network for network in self.networks if network.name != "full")
+
+
+def gather(run: Run) -> RunFacts:
+    """Read a run's folder. Its networks are rebuilt to be counted where no extraction has; no data set is read."""
+    problems: list[str] = []
+    results = _results(run, problems)
+    epochs = _epochs(run, problems)
+    deployed = read_deployed(run.folder)
+    test = _by_network(results.get("test") or {})
+    last = epochs[-1].validation if epochs else {}
+    names = _names_in_order([*test, *last, *(package.name for package in deployed.packages if package.name)])
+    networks = _networks(run, names, test, last, deployed, problems)
+    seconds = number(results.get("seconds")) or number((_log(run) or [{}])[-1].get("seconds"))
+    return RunFacts(
+        folder=run.folder,
+        name=printable(run.folder.resolve().name),
+        config=run.config,
+        epochs=epochs,
+        epochs_planned=run.config["recipe"]["epochs"],
+        seconds=seconds,
+        finished=bool(test),
+        networks=networks,
+        deployed=deployed,
+        problems=(*problems, *([deployed.problem] if deployed.problem else [])),
+    )
+
+
+def shared_setting(runs: Iterable[RunFacts]) -> Setting | None:
+    """The setting in which most networks of these runs were timed, the earliest of several; None where none was."""
+    timed: dict[Setting, set[tuple[str, str]]] = {}
+    for run in runs:
+        for timing in run.deployed.timings:
+            if timing.name is not None:
+                timed.setdefault(timing.setting, set()).add((run.name, timing.label))
+    return max(timed, key=lambda setting: len(timed[setting]), default=None)
+
+
+def variants(run: RunFacts, setting: Setting | None) -> tuple[Variant, ...]:
+    """Every network of a run in float32, and every file of lower precision, with its latency in one setting."""
+    found = []
+    for network in run.networks:
+        found.append(_variant(run, network, FLOAT, setting))
+        kinds = {file.kind for file in run.deployed.files if file.name == network.name} - {FLOAT}
+        found += [_variant(run, network, kind, setting) for kind in sorted(kinds)]
+    return tuple(found)
+
+
+def _variant(run: RunFacts, network: Network, kind: str, setting: Setting | None) -> Variant:
+    files = [file for file in run.deployed.files if (file.name, file.kind) == (network.name, kind)]
+    timings = [timing for timing in run.deployed.timings if (timing.name, timing.kind) == (network.name, kind)]
+    here = [timing for timing in timings if timing.setting == setting]
+    accuracy: float | None = network.accuracy if kind == FLOAT else None
+    drops = [file.int8.drop_points for file in files if file.int8 and file.int8.drop_points is not None]
+    if drops and network.accuracy is not None:
+        accuracy = network.accuracy - drops[-1] / 100
+    sizes = [file.bytes for file in files] + [timing.bytes for timing in timings if Path(timing.path).suffix == ".onnx"]
+    return Variant(
+        run=run.name,
+        network=network.name,
+        kind=kind,
+        accuracy=accuracy,
+        derived=kind != FLOAT,
+        parameters=network.parameters,
+        macs=network.macs,
+        bytes=next((size for size in reversed(sizes) if size), network.bytes if kind == FLOAT else None),
+        timing=here[-1] if here else None,
+    )
+
+
+def _log(run: Run) -> list[dict[str, Any]]:
+    try:
+        return [record for record in run.log() if isinstance(record, dict)]
+    except (OSError, ValueError):
+        return []
+
+
+def _epochs(run: Run, problems: list[str]) -> tuple[Epoch, ...]:
+    epochs = []
+    try:
+        for record in _log(run):
+            loss = number(record["train"].get("loss"))
+            epochs.append(Epoch(int(record["epoch"]), loss, _by_network(record["validation"])))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        problems.append(f"log.jsonl is damaged after epoch {len(epochs)}: the curves end there.")
+    return tuple(epochs)
+
+
+def _results(run: Run, problems: list[str]) -> dict[str, Any]:
+    try:
+        results = run.results() or {}
+        _by_network(results.get("test") or {})
+        return results
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        problems.append(f"results.json is damaged ({printable(reason)}): accuracies are those on validation.")
+        return {}
+
+
+def _by_network(data: Mapping[str, Any]) -> dict[str, Scores]:
+    return {
+        printable(name): Scores(number(scores.get("accuracy")), number(scores.get("loss"))) for name, scores in data.items()
+    }
+
+
+def _names_in_order(names: Iterable[str]) -> list[str]:
+    """Each once, the full network first."""
+    return sorted(dict.fromkeys(names), key=lambda name: name != "full")
+
+
+def _networks(
+    run: Run,
+    names: list[str],
+    test: Mapping[str, Scores],
+    last: Mapping[str, Scores],
+    deployed: Deployed,
+    problems: list[str],
+) -> tuple[Network, ...]:
+    """The run's networks with their counts and plans: rebuilt where that is possible, else as far as the JSON tells."""
+    plans = _kept_plans(run)
+    counts: dict[str, tuple[int, int, int]] = {}
+    try:
+        method = run.method()
+        example = run.preprocessing.example()
+        for name, network in method.deployables().items():
+            found = count(network, example)
+            counts[printable(name)] = (found.parameters, found.macs, found.bytes)
+            plan = method.plan_of(name)
+            plans |= {printable(name): plan} if plan is not None else {}
+    except (AdjCompressError, OSError) as error:
+        problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
+    networks = []
+    for name in _names_in_order([*names, *counts, *plans]):
+        parameters, macs, size = counts.get(name) or _kept_counts(name, deployed)
+        networks.append(
+            Network(
+                name=name,
+                test=test[name].accuracy if name in test else None,
+                validation=last[name].accuracy if name in last else None,
+                parameters=parameters,
+                macs=macs,
+                bytes=size,
+                plan=plans.get(name),
+            )
+        )
+    return tuple(networks)
+
+
+def _kept_plans(run: Run) -> dict[str, WidthPlan]:
+    """The width plans in config.json, by network."""
+    settings = run.config["method"].get("settings") or {}
+    kept = settings.get("plans") or {settings.get("deployable", "small"): settings.get("plan")}
+    return {printable(name): WidthPlan.from_json(plan) for name, plan in kept.items() if plan}
+
+
+def _kept_counts(name: str, deployed: Deployed) -> tuple[int | None, int | None, int | None]:
+    """What an extraction said of a network: parameters, MACs, bytes."""
+    for package in deployed.packages:
+        if package.name == name:
+            return package.parameters, package.macs, package.bytes
+    if name == "full" and deployed.packages:
+        return deployed.packages[-1].full_parameters, deployed.packages[-1].full_macs, None
+    return None, None, None
