@@ -9,6 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+import adjcompress as ac
+from adjcompress.deploy import ExportOptions, export_package, first_pixels
+from adjcompress.deploy.extract import Run
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRAIN = "--limit 60 --epochs 1 --model cifar_resnet20 --alpha 2 --batch-size 16 --json"
 
@@ -64,3 +71,23 @@ def test_two_machines(tmp_path: Path) -> None:
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     printed = [stdout for stdout, _ in outputs if stdout.strip()]
     assert len(printed) == 1 and json.loads(printed[0])["test"]["full"]["images"] > 0
+
+
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_the_edge_program_sees_what_the_network_was_trained_to_see(
+    tiny_run: Run, digits: ac.ImageData, preprocess: bool
+) -> None:
+    package = ac.extract_package(tiny_run, "full").path
+    export_package(package, "model.onnx", digits, ExportOptions(preprocess=preprocess))
+    pixels = first_pixels(digits, digits.test, 1)
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save("digit.png")
+    program = EXAMPLES / "edge" / "classify.py"
+    command = [sys.executable, str(program), "model.onnx", "digit.png"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    likely = ac.load_package(package)(digits.preprocessing.normalise(pixels)).softmax(1)[0].sort(descending=True)
+    expected = [f"{value:6.1%}  {digits.classes[index]}" for value, index in zip(*likely, strict=True)]
+    assert lines == expected[:5]
+    text = program.read_text()
+    assert len(text.splitlines()) < 60
+    imported = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "PIL"}
