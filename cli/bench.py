@@ -1,4 +1,4 @@
-"""adjcompress bench: ONNX files -> figures."""
+"""adjcompress bench: ONNX files or packages -> figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from adjcompress_cli.show import millions, output_options, show, table, warn
+from adjcompress_cli.show import millions, output_options, show, table, warn, working
 
 if TYPE_CHECKING:
-    from adjcompress.bench import BenchReport
+    from adjcompress.bench import BenchReport, Timing
 
 
 @click.command()
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", default="1", show_default=True, help="Numbers of threads, such as 1,2.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Images at a time.")
-@click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds for each number of threads.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Measure within a target's cores, threads and memory: one-core, two-core, four-core, gpu; repeatable.",
+)
+@click.option(
+    "--engine", default="onnxruntime", show_default=True, help="onnxruntime or openvino (ONNX files), torch (packages)."
+)
+@click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds for each number of threads or target.")
 @click.option(
     "-o",
     "--output",
@@ -37,66 +46,133 @@ def bench(
     reference: Path | None,
     threads: str,
     batch: int,
+    targets: tuple[str, ...],
+    engine: str,
     duration: float,
     output: Path,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure ONNX FILES side by side: latency on the CPU, parameters, MACs, bytes, memory.
+    """Measure networks side by side: latency, time to load, first inference, parameters, MACs, bytes, memory.
 
     Without FILES: the one exported last, beside the full network of its run; where there is a GPU, both there as well.
 
     \b
     Examples:
       adjcompress bench
-      adjcompress bench small.onnx full.onnx --threads 1,2 --batch 8
+      adjcompress bench small.onnx small-int8.onnx full.onnx --threads 1,2 --batch 8
+      adjcompress bench --target one-core --target two-core
+      adjcompress bench small.safetensors full.safetensors --engine torch
     """
-    import torch
-
-    from adjcompress.bench import benchmark, benchmark_cuda
-    from adjcompress.deploy import export_full, made, newest_onnx
-    from adjcompress.errors import AdjCompressError
+    from adjcompress.bench import benchmark
+    from adjcompress.deploy import run_of
     from adjcompress.files import write_text
+    from adjcompress.report import write_report
     from adjcompress.training import open_run
 
-    try:
-        counts = [int(part) for part in threads.split(",")]
-    except ValueError:
-        raise AdjCompressError(f"--threads {threads!r}: numbers separated by commas are expected, such as 1,2.") from None
-
-    def progress(text: str) -> None:
-        if not quiet:
-            click.echo(f"Measuring {text} ...", err=True)
-
-    packages: list[Path] = []
+    counts = _counts(threads)
     if not files:
-        newest = made()
-        files = (newest_onnx(),)
-        if newest.run is not None and reference is None:
-            progress("the full network's file first, for comparison")
-            full = export_full(open_run(Path(newest.run)))
-            if full is not None:
-                reference = full[1]
-                packages = [Path(newest.package), full[0]] if newest.package else []
-    report = benchmark(files, reference, threads=counts, batch=batch, duration=duration, progress=progress)
-    if packages and torch.cuda.is_available():
-        report = report.with_timings(benchmark_cuda(packages, batch, duration))
+        files, reference = _newest(engine, reference, quiet)
+    cpu, gpu = _split(targets, engine)
+    with working(quiet) as progress:
+        report: BenchReport | None = None
+        if cpu or not gpu:
+            report = benchmark(
+                files, reference, threads=counts, batch=batch, duration=duration, engine=engine, targets=cpu, progress=progress
+            )
+        if gpu:
+            report = _on_gpu(report, files, reference, duration)
+    assert report is not None
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
-
+    run = next((found for found in map(run_of, files) if found is not None), None)
+    if run is not None:
+        _keep(run, report)
+        write_report(open_run(run))
     for warning in report.warnings:
         if not quiet:
             warn(warning)
     show(report.to_json(), lambda: _print(report, output), as_json, quiet)
 
 
+def _counts(threads: str) -> list[int]:
+    from adjcompress.errors import AdjCompressError
+
+    try:
+        return [int(part) for part in threads.split(",")]
+    except ValueError:
+        raise AdjCompressError(f"--threads {threads!r}: numbers separated by commas are expected, such as 1,2.") from None
+
+
+def _newest(engine: str, reference: Path | None, quiet: bool) -> tuple[tuple[Path, ...], Path | None]:
+    """The file made last, and beside it the full network of its run."""
+    from adjcompress.deploy import export_full, made, newest_onnx, newest_package
+    from adjcompress.training import open_run
+
+    packages = engine == "torch"
+    newest, run = (newest_package() if packages else newest_onnx()), made().run
+    if run is not None and reference is None:
+        if not quiet:
+            click.echo("The full network's file first, for comparison ...", err=True)
+        full = export_full(open_run(Path(run)))
+        if full is not None:
+            reference = full[0] if packages else full[1]
+    return (newest,), reference
+
+
+def _split(targets: tuple[str, ...], engine: str) -> tuple[tuple[str, ...], bool]:
+    """Targets that a worker process measures, and whether torch measures on the GPU."""
+    from adjcompress.bench import target
+
+    cuda = [name for name in targets if target(name).provider == "cuda"]
+    if engine != "torch":
+        return targets, False
+    return tuple(name for name in targets if name not in cuda), bool(cuda)
+
+
+def _on_gpu(report: BenchReport | None, files: tuple[Path, ...], reference: Path | None, duration: float) -> BenchReport:
+    """The packages on the GPU with torch, as a report of their own or added to the CPU's."""
+    from adjcompress.bench import BenchReport, benchmark_cuda, machine_facts
+
+    packages = list(dict.fromkeys([*files, *([reference] if reference else [])]))
+    timings = benchmark_cuda(packages, duration)
+    return report.with_timings(timings) if report else BenchReport(packages[-1], timings, machine_facts(), ())
+
+
+def _keep(run: Path, report: BenchReport) -> None:
+    """Keep the figures with the run, a report for each setting."""
+    from dataclasses import replace
+
+    from adjcompress.deploy import keep
+
+    settings: dict[str, list[Timing]] = {}
+    for timing in report.timings:
+        name = timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}"
+        settings.setdefault(name, []).append(timing)
+    for name, timings in settings.items():
+        keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
+
+
 def _print(report: BenchReport, output: Path) -> None:
-    columns = ("network", "on", "min / p50 / p90 / p99 ms", "times faster", "parameters", "MACs", "bytes", "memory")
+    columns = (
+        "network",
+        "on",
+        "min / p50 / p90 / p99 ms",
+        "times faster",
+        "load",
+        "first",
+        "params",
+        "MACs",
+        "bytes",
+        "memory",
+    )
     rows = [
         (
             str(timing.path),
-            timing.runtime if not timing.threads else f"{timing.threads} thread{'s' * (timing.threads > 1)}",
+            timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}",
             " / ".join(f"{getattr(timing.latency, name):.3g}" for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms")),
             f"{timing.speedup.value:.2f} [{timing.speedup.low:.2f}, {timing.speedup.high:.2f}]",
+            _milliseconds(timing.load_ms),
+            _milliseconds(timing.first_ms),
             millions(timing.parameters),
             millions(timing.macs),
             f"{millions(timing.bytes)}B",
@@ -107,3 +183,7 @@ def _print(report: BenchReport, output: Path) -> None:
     table(columns, rows)
     machine = report.machine
     click.echo(f"{machine.cpu}, {machine.cores} cores, ONNX Runtime {machine.versions['onnxruntime']}; figures in {output}")
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g} ms"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,12 @@ from conftest import TinyNet
 from torch import nn
 
 import adjcompress as ac
-from adjcompress.bench import machine_facts, speedup, summarise, time_networks
+from adjcompress.bench import TARGETS, machine_facts, speedup, summarise, target, time_networks
+from adjcompress.bench import targets as targets_file
 from adjcompress.bench.graph import graph_macs, onnx_facts
+from adjcompress.bench.targets import Target
+from adjcompress.data import Preprocessing
+from adjcompress.deploy import ExportOptions
 
 
 @pytest.fixture
@@ -98,3 +104,112 @@ def test_networks_are_timed_in_torch_where_the_images_lie() -> None:
     assert list(timings) == ["tiny", "linear"]
     assert len(timings["tiny"]) == len(timings["linear"]) >= 10 and min(timings["tiny"]) > 0
     assert networks["tiny"].training
+
+
+def test_loading_and_the_first_inference_are_figures_of_their_own(files: list[Path]) -> None:
+    report = ac.benchmark(files[:1], duration=0.05)
+    (timing,) = report.timings
+    assert timing.load_ms is not None and timing.first_ms is not None
+    assert timing.load_ms > timing.latency.p50_ms and timing.first_ms > 0
+    content = report.to_json()["timings"][0]
+    assert content["load_ms"] == timing.load_ms and content["runtime"] == "onnxruntime cpu" and content["target"] is None
+
+
+def test_a_target_binds_the_process_to_its_cores_and_threads(files: list[Path]) -> None:
+    report = ac.benchmark(files, targets=["one-core"], duration=0.05)
+    assert [(timing.target, timing.threads, timing.setting) for timing in report.timings] == [("one-core", 1, "one-core")] * 2
+    assert not report.warnings or "busy" in report.warnings[0]
+
+
+def test_a_worker_is_limited_as_the_target_says() -> None:
+    code = """
+import runpy, sys, os, resource, json
+worker = runpy.run_path(sys.argv[1])
+import psutil
+os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[0]])
+worker["_limit_memory"](64 * 2**20)
+assert len(os.sched_getaffinity(0)) == 1
+bytearray(32 * 2**20)
+try:
+    bytearray(256 * 2**20)
+except MemoryError:
+    print("refused")
+"""
+    path = Path(ac.bench.__file__).with_name("worker.py")
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_a_network_that_does_not_fit_a_target_is_told(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Target("one-core", 1, 512, 16 * 2**20)
+    monkeypatch.setitem(targets_file.TARGETS, "one-core", tiny)
+    with pytest.raises(ac.AdjCompressError, match=r"full\.onnx does not fit target one-core, which has 16 MiB of memory"):
+        ac.benchmark(files[1:], targets=["one-core"], duration=0.05)
+
+
+def test_targets_that_this_machine_is_not_are_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(TARGETS) == {"one-core", "two-core", "four-core", "gpu"}
+    monkeypatch.setattr(targets_file, "usable_cores", lambda: [0, 1])
+    with pytest.raises(
+        ac.AdjCompressError, match=r"Target four-core has 4 cores and this machine gives 2: .* Choose one-core, two-core,"
+    ):
+        ac.benchmark(files, targets=["four-core"])
+    with pytest.raises(ac.AdjCompressError, match=r"Target 'three-core' is unknown\. Choices: "):
+        target("three-core")
+    with pytest.raises(ac.AdjCompressError, match="Target gpu needs a CUDA GPU, and torch finds none here"):
+        ac.benchmark(files, targets=["gpu"])
+
+
+def test_every_engine_times_the_same_networks(files: list[Path], tmp_path: Path) -> None:
+    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    ac.save_package(spec.build(), tmp_path / "full.safetensors", model=spec)
+    for engine, candidates in (("openvino", files), ("torch", [tmp_path / "full.safetensors"])):
+        report = ac.benchmark(candidates, engine=engine, duration=0.05)
+        for timing in report.timings:
+            assert timing.engine == engine and timing.latency.runs >= 10 and timing.load_ms and timing.first_ms
+    assert timing.parameters == 269_722 and timing.macs == ac.count(spec.build(), torch.zeros(1, 3, 32, 32)).macs
+
+
+def test_engines_that_cannot_be_are_refused(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ac.AdjCompressError, match=r"Engine 'tvm' is unknown\. Choices: "):
+        ac.benchmark(files, engine="tvm")
+    with pytest.raises(
+        ac.AdjCompressError, match=r"small\.onnx: engine torch runs \.safetensors files; --engine onnxruntime, openvino"
+    ):
+        ac.benchmark(files, engine="torch")
+    with pytest.raises(ac.AdjCompressError, match=r"none\.safetensors does not exist: packages are made by"):
+        ac.benchmark([tmp_path / "none.safetensors"], engine="torch")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ac.AdjCompressError, match=r"Engine openvino is not installed: pip install 'adjcompress\[openvino\]'"):
+        ac.benchmark(files, engine="openvino")
+
+
+def test_files_of_raw_pixels_and_with_external_data_are_measured(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
+    options = ExportOptions(preprocess=True, external_data=True)
+    ac.export_onnx(TinyNet().eval(), tmp_path / "a.onnx", pixels, options, preprocessing=Preprocessing(32))
+    facts = onnx_facts(tmp_path / "a.onnx")
+    assert (facts.input_shape, facts.input_type) == ((32, 32, 3), "uint8")
+    assert facts.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert ac.benchmark([tmp_path / "a.onnx"], duration=0.05).timings[0].latency.runs >= 10
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ([("ids", onnx.TensorProto.INT64, ["batch", 128])], r"Its inputs: ids int64 \(batch, 128\)\."),
+        ([("a", onnx.TensorProto.FLOAT, [1, 3, 8, 8]), ("b", onnx.TensorProto.FLOAT, [1, 3, 8, 8])], r"a float .*; b float"),
+        ([("images", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])], r"images float \(n, 3, h, w\)"),
+    ],
+)
+def test_a_file_that_takes_no_image_batch_is_refused(
+    tmp_path: Path, inputs: list[tuple[str, int, list[object]]], text: str
+) -> None:
+    values = [onnx.helper.make_tensor_value_info(*value) for value in inputs]
+    out = onnx.helper.make_tensor_value_info("out", inputs[0][1], None)
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [inputs[0][0]], ["out"])], "g", values, [out])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8), tmp_path / "a.onnx"
+    )
+    with pytest.raises(ac.AdjCompressError, match=text):
+        onnx_facts(tmp_path / "a.onnx")

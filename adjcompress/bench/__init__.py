@@ -1,20 +1,26 @@
 """How fast, how large, on which machine?"""
 
-from adjcompress.bench.cuda import benchmark_cuda, time_networks
-from adjcompress.bench.latency import BenchReport, Timing, benchmark
-from adjcompress.bench.machine import Machine, machine_facts
+from adjcompress.bench.cuda import benchmark_cuda, best_batch, time_networks
+from adjcompress.bench.latency import ENGINES, BenchReport, Timing, benchmark
 from adjcompress.bench.summary import Ratio, Summary, speedup, summarise
+from adjcompress.bench.targets import TARGETS, Target, target
+from adjcompress.machine import Machine, machine_facts
 
 __all__ = [
+    "ENGINES",
+    "TARGETS",
     "BenchReport",
     "Machine",
     "Ratio",
     "Summary",
+    "Target",
     "Timing",
     "benchmark",
     "benchmark_cuda",
+    "best_batch",
     "machine_facts",
     "speedup",
     "summarise",
+    "target",
     "time_networks",
 ]

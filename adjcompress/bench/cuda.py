@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from adjcompress.bench.summary import speedup, summarise
 from adjcompress.deploy import load_package, package_info
 from adjcompress.errors import AdjCompressError
 
+_LARGEST_BATCH = 4096
+_WORTHWHILE = 1.05  # doubling the batch must bring so much more throughput
+
 
 def time_networks(
     networks: Mapping[str, nn.Module],
@@ -26,72 +29,109 @@ def time_networks(
 ) -> dict[str, list[float]]:
     """Milliseconds of every network in every round, with torch, where `images` (N, C, H, W) lie.
 
-    Each round runs all networks once in random order. On CUDA by events, so that what is timed is the device's work from
-    the first kernel to the last; elsewhere by the clock. Channels last, no gradients. The networks are left as they were.
+    Each round runs all networks once in random order. On CUDA as a CUDA graph, by events, so that what is timed is the
+    device's work from the first kernel to the last, and no launching; elsewhere by the clock. Channels last, no gradients.
+    The networks are left as they were.
     """
-    device = images.device
     ready = images.contiguous(memory_format=torch.channels_last)
-    copies = {
-        name: copy.deepcopy(network).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        for name, network in networks.items()
-    }
-    names: Sequence[str] = list(copies)
-    timings: dict[str, list[float]] = {name: [] for name in names}
+    timings: dict[str, list[float]] = {name: [] for name in networks}
+    names: Sequence[str] = list(networks)
     random = np.random.default_rng(0)
     with torch.inference_mode():
-        for network in copies.values():
-            for _ in range(warmup):
-                network(ready)
+        runs = {name: _prepared(network, ready, warmup) for name, network in networks.items()}
         end = time.perf_counter() + duration
         while time.perf_counter() < end or len(timings[names[0]]) < minimum:
             for index in random.permutation(len(names)):
-                name = names[index]
-                timings[name].append(_once(copies[name], ready))
+                timings[names[index]].append(_once(runs[names[index]], ready.device))
     return timings
 
 
-def _once(network: nn.Module, images: Tensor) -> float:
-    if images.device.type == "cuda":
+def _prepared(network: nn.Module, images: Tensor, warmup: int) -> Callable[[], object]:
+    """The network, warm, as something to call; on CUDA recorded as a graph."""
+    ready = copy.deepcopy(network).to(images.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if images.device.type != "cuda":
+        for _ in range(warmup):
+            ready(images)
+        return lambda: ready(images)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # recording needs a side stream that has run before
+        for _ in range(warmup):
+            ready(images)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ready(images)
+    return graph.replay
+
+
+def _once(run: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        network(images)
+        run()
         end.record()
         end.synchronize()
         return start.elapsed_time(end)
     before = time.perf_counter_ns()
-    network(images)
+    run()
     return (time.perf_counter_ns() - before) / 1e6
 
 
-def benchmark_cuda(packages: Sequence[Path], batch: int = 1, duration: float = 5.0) -> tuple[Timing, ...]:
-    """Time packages on the GPU with torch, batch norms folded by nobody; ratios are to the last.
+def best_batch(network: nn.Module, image: Tensor) -> int:
+    """The batch, a power of two, with the best throughput: doubling it further brings less than 5 %.
 
-    Random images of each package's size; all packages must take the same.
+    `image` is one image (1, C, H, W), where it is to run.
+    """
+    batch, throughput = 1, 0.0
+    while batch <= _LARGEST_BATCH:
+        try:
+            times = time_networks({"network": network}, image.expand(batch, -1, -1, -1), duration=0.2, warmup=3)["network"]
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        reached = batch / float(np.median(times))
+        if reached < throughput * _WORTHWHILE:
+            break
+        batch, throughput = 2 * batch, reached
+    return max(1, batch // 2)
+
+
+def benchmark_cuda(packages: Sequence[Path], duration: float = 5.0) -> tuple[Timing, ...]:
+    """Time packages on the GPU with torch, at batch 1 and at the batch of the last one's best throughput.
+
+    Ratios are to the last package. Random images of each package's size; all packages must take the same.
     """
     infos = [package_info(path) for path in packages]
     if len({info.preprocessing.image_size for info in infos}) > 1:
         raise AdjCompressError("Packages for images of different sizes cannot be timed side by side.")
-    images = torch.randn_like(infos[0].preprocessing.example(batch)).to("cuda")
+    image = torch.randn_like(infos[0].preprocessing.example()).to("cuda")
     networks = {str(path): load_package(path) for path in packages}
-    milliseconds = time_networks(networks, images, duration)
-    reference = milliseconds[str(packages[-1])]
     timings = []
-    for path, info in zip(packages, infos, strict=True):
-        torch.cuda.reset_peak_memory_stats()
-        time_networks({str(path): networks[str(path)]}, images, duration=0.0, warmup=1, minimum=3)
-        own = milliseconds[str(path)]
-        timings.append(
-            Timing(
-                path=path,
-                runtime="torch cuda",
-                threads=0,
-                batch=batch,
-                latency=summarise(own),
-                speedup=speedup(reference, own),
-                peak_memory_bytes=torch.cuda.max_memory_allocated(),
-                parameters=info.parameters,
-                macs=info.macs,
-                bytes=path.stat().st_size,
+    for batch in dict.fromkeys((1, best_batch(networks[str(packages[-1])], image))):
+        images = image.repeat(batch, 1, 1, 1)
+        milliseconds = time_networks(networks, images, duration)
+        reference = milliseconds[str(packages[-1])]
+        for path, info in zip(packages, infos, strict=True):
+            torch.cuda.reset_peak_memory_stats()
+            time_networks({str(path): networks[str(path)]}, images, duration=0.0, warmup=1, minimum=3)
+            own = milliseconds[str(path)]
+            timings.append(
+                Timing(
+                    path=path,
+                    engine="torch",
+                    provider="cuda",
+                    target="gpu",
+                    threads=0,
+                    batch=batch,
+                    latency=summarise(own),
+                    speedup=speedup(reference, own),
+                    load_ms=None,
+                    first_ms=None,
+                    peak_memory_bytes=torch.cuda.max_memory_allocated(),
+                    parameters=info.parameters,
+                    macs=info.macs,
+                    bytes=path.stat().st_size,
+                )
             )
-        )
     return tuple(timings)

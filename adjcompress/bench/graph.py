@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,45 +13,79 @@ from google.protobuf.message import DecodeError
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
+from adjcompress.deploy import package_info
 from adjcompress.errors import AdjCompressError
 
 
 @dataclass(frozen=True)
-class OnnxFacts:
+class FileFacts:
     """`parameters`: those of the network before export where the file tells, else numbers of its initialisers.
 
-    `macs` for one image, `bytes` of the file, `input_name` and `input_shape` (channels, height, width).
+    `macs` for one image, `bytes` of the file and its external data, `input_shape` (channels, height, width) or, of raw
+    pixels, (height, width, channels), `input_type` "float32" or "uint8".
     """
 
     path: Path
     parameters: int
     macs: int
     bytes: int
-    input_name: str
     input_shape: tuple[int, ...]
+    input_type: str
 
 
-def onnx_facts(path: Path) -> OnnxFacts:
+def onnx_facts(path: Path) -> FileFacts:
     """Read an ONNX file's costs and input; files that are missing, damaged or no image classifier are refused."""
     if not path.is_file():
         raise AdjCompressError(f"{path} does not exist: ONNX files are made by adjcompress export.")
     try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(path))
+        model = onnx.load(str(path), load_external_data=False)
         model = onnx.shape_inference.infer_shapes(model)
     except (OSError, ValueError, DecodeError, ValidationError, InferenceError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise AdjCompressError(f"{path} is damaged or no ONNX file ({type(error).__name__}: {text}).") from error
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
-    if len(shape) != 4 or not all(shape[1:]):
-        raise AdjCompressError(f"{path} does not take one batch of images (N, C, H, W) of fixed size.")
+    shape, kind = _image_input(path, [value for value in model.graph.input if value.name not in weights])
     told = {entry.key: entry.value for entry in model.metadata_props}
     own = sum(math.prod(dims) for dims in weights.values() if len(dims) > 0)
     parameters = int(json.loads(told["adjcompress.parameters"])) if "adjcompress.parameters" in told else own
     macs = int(json.loads(told["adjcompress.macs"])) if "adjcompress.macs" in told else graph_macs(model)
-    return OnnxFacts(path, parameters, macs, path.stat().st_size, inputs[0].name, tuple(shape[1:]))
+    return FileFacts(path, parameters, macs, path.stat().st_size + _external_bytes(path, model), shape, kind)
+
+
+def package_facts(path: Path) -> FileFacts:
+    """The same of a package."""
+    info = package_info(path)
+    size = info.preprocessing.image_size
+    return FileFacts(path, info.parameters, info.macs, path.stat().st_size, (3, size, size), "float32")
+
+
+def _image_input(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[tuple[int, ...], str]:
+    """Shape without the batch and type of the one input, which must be a batch of images."""
+    kinds: dict[int, str] = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
+    found = "; ".join(f"{value.name} {_described(value)}" for value in inputs) or "none"
+    if len(inputs) == 1:
+        tensor = inputs[0].type.tensor_type
+        shape = [dim.dim_value for dim in tensor.shape.dim]
+        if len(shape) == 4 and all(shape[1:]) and tensor.elem_type in kinds:
+            return tuple(shape[1:]), kinds[tensor.elem_type]
+    raise AdjCompressError(
+        f"{path} does not take one batch of images, float32 (N, C, H, W) or uint8 (N, H, W, C) of fixed size. "
+        f"Its inputs: {found}."
+    )
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    """ "float32 (N, 3, ?, ?)" """
+    tensor = value.type.tensor_type
+    dims = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in tensor.shape.dim)
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({dims})"
+
+
+def _external_bytes(path: Path, model: onnx.ModelProto) -> int:
+    """Bytes of the files beside it that hold its weights."""
+    places = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    return sum((path.parent / place).stat().st_size for place in places)
 
 
 def graph_macs(model: onnx.ModelProto) -> int:
@@ -59,6 +94,9 @@ def graph_macs(model: onnx.ModelProto) -> int:
     for value in (*model.graph.value_info, *model.graph.output):
         shapes[value.name] = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]  # 1 for the batch
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:  # weights in 8 bits
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
     total = 0
     for node in model.graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,31 +13,54 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adjcompress.bench.graph import OnnxFacts, onnx_facts
-from adjcompress.bench.machine import Machine, machine_facts
+from adjcompress.bench.graph import FileFacts, onnx_facts, package_facts
 from adjcompress.bench.summary import NOISY, Ratio, Summary, speedup, summarise
-from adjcompress.errors import AdjCompressError
+from adjcompress.bench.targets import Target, target, usable_cores
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.machine import Machine, machine_facts
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
+_STARTS = 3
+# Each engine and the files it runs; how to install it where it is an extra.
+ENGINES = {"onnxruntime": ".onnx", "openvino": ".onnx", "torch": ".safetensors"}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One network at one number of threads. `speedup`: how many times faster than the reference."""
+    """One network under one setting. `speedup`: how many times faster than the reference.
+
+    `load_ms` from the file to a network that can run, `first_ms` its first inference, both the median of fresh processes;
+    `latency` is the steady state after that. `target` None: no limits but the number of threads. None where a runtime does
+    not tell.
+    """
 
     path: Path
-    runtime: str
+    engine: str
+    provider: str
+    target: str | None
     threads: int
     batch: int
     latency: Summary
     speedup: Ratio
+    load_ms: float | None
+    first_ms: float | None
     peak_memory_bytes: int
     parameters: int
     macs: int
     bytes: int
 
+    @property
+    def runtime(self) -> str:
+        return f"{self.engine} {self.provider}"
+
+    @property
+    def setting(self) -> str:
+        """By what the timing is told from others of its file: "one-core", "2 threads"."""
+        where = self.target or f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return where if self.batch == 1 else f"{where}, batch {self.batch}"
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path), "noisy": self.latency.noisy}
+        return {**asdict(self), "path": str(self.path), "runtime": self.runtime, "noisy": self.latency.noisy}
 
 
 @dataclass(frozen=True)
@@ -46,9 +72,9 @@ class BenchReport:
     machine: Machine
     warnings: tuple[str, ...]
 
-    def with_timings(self, more: Sequence[Timing]) -> BenchReport:
+    def with_timings(self, more: Sequence[Timing], warnings: Sequence[str] = ()) -> BenchReport:
         """The report with timings of other hardware added."""
-        return replace(self, timings=(*self.timings, *more))
+        return replace(self, timings=(*self.timings, *more), warnings=(*self.warnings, *warnings))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +85,27 @@ class BenchReport:
         }
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """What a worker process is told besides its candidates."""
+
+    threads: int
+    batch: int
+    engine: str
+    provider: str = "cpu"
+    spinning: bool = True
+    cores: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+    target: str | None = None
+
+    @classmethod
+    def of(cls, wanted: Target, engine: str) -> _Setting:
+        cores = () if wanted.provider == "cuda" else tuple(usable_cores()[: wanted.cores])
+        return cls(
+            wanted.cores, wanted.batch, engine, wanted.provider, wanted.spinning, cores, wanted.memory_bytes, wanted.name
+        )
+
+
 def benchmark(
     files: Sequence[str | Path],
     reference: str | Path | None = None,
@@ -66,68 +113,125 @@ def benchmark(
     threads: Sequence[int] = (1,),
     batch: int = 1,
     duration: float = 5.0,
+    engine: str = "onnxruntime",
+    targets: Sequence[str] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:
-    """Time ONNX files on the CPU with ONNX Runtime, `duration` seconds at each number of threads.
+    """Time networks, `duration` seconds at each number of threads, or on each of `targets` (bench/targets.py).
 
-    Within one process, round by round, every candidate runs once in random order, so that what disturbs one disturbs all;
-    ratios are to `reference`, by default the last file. Random images of the files' own size, `batch` at a time.
-    `progress` hears what is being measured.
+    `engine`: "onnxruntime" or "openvino" for ONNX files, "torch" for packages. Within one process, round by round, every
+    candidate runs once in random order, so that what disturbs one disturbs all; ratios are to `reference`, by default the
+    last file. Random images of the files' own size, `batch` at a time. `progress` hears what is being measured.
     """
     paths = [Path(file) for file in files]
     last = Path(reference) if reference is not None else (paths[-1] if paths else None)
     if last is None:
-        raise AdjCompressError("Nothing to benchmark: name at least one ONNX file.")
+        raise AdjCompressError("Nothing to benchmark: name at least one file.")
     paths = list(dict.fromkeys([*paths, last]))
     if batch < 1 or duration <= 0 or not threads or min(threads) < 1:
         raise AdjCompressError(f"--threads {threads}, --batch {batch} and --duration {duration} must all be above 0.")
-    facts = [onnx_facts(path) for path in paths]
+    check_engine(engine)
+    settings = [_Setting.of(target(name), engine) for name in targets]
+    if any(setting.provider == "cuda" for setting in settings):
+        _check_cuda(engine)
+    settings = settings or [_Setting(count, batch, engine) for count in threads]
+    facts = [_facts(path, engine) for path in paths]
     machine = machine_facts()
     timings: list[Timing] = []
     warnings: list[str] = []
-    for count in threads:
-        if count > machine.cores:
-            warnings.append(f"{count} threads on {machine.cores} cores: they wait for one another.")
-        progress(f"{len(paths)} networks, {count} thread{'s' * (count > 1)}, {duration:g} s")
-        milliseconds = _ask({**_task(facts, count, batch), "what": "time", "duration": duration})
-        memory = [_ask({**_task([fact], count, batch), "what": "memory"}) for fact in facts]
-        timings += [
-            Timing(
-                path=fact.path,
-                runtime="onnxruntime cpu",
-                threads=count,
-                batch=batch,
-                latency=summarise(own),
-                speedup=speedup(milliseconds[paths.index(last)], own),
-                peak_memory_bytes=peak,
-                parameters=fact.parameters,
-                macs=fact.macs,
-                bytes=fact.bytes,
-            )
-            for fact, own, peak in zip(facts, milliseconds, memory, strict=True)
-        ]
+    for setting in settings:
+        if setting.threads > machine.cores:
+            warnings.append(f"{setting.threads} threads on {machine.cores} cores: they wait for one another.")
+        if setting.target and not hasattr(os, "sched_setaffinity"):
+            warnings.append(f"{machine.system} binds no process to cores: {setting.target} limits threads and memory only.")
+        timings += _timings(facts, setting, paths.index(last), duration, progress)
     for timing in timings:
         if timing.latency.noisy:
             warnings.append(
-                f"{timing.path} at {timing.threads} threads: the median is over {NOISY} times the minimum; "
+                f"{timing.path}, {timing.setting}: the median is over {NOISY} times the minimum; "
                 "the machine was too busy to tell. Repeat it on an idle machine or with a longer --duration."
             )
     return BenchReport(last, tuple(timings), machine, tuple(warnings))
 
 
-def _task(facts: Sequence[OnnxFacts], threads: int, batch: int) -> dict[str, Any]:
-    candidates = [{"path": str(fact.path), "input": fact.input_name, "shape": fact.input_shape} for fact in facts]
-    return {"candidates": candidates, "threads": threads, "batch": batch, "warmup": _WARMUP, "minimum": _MINIMUM_ROUNDS}
+def check_engine(engine: str) -> None:
+    """An engine must be known and installed."""
+    pick(ENGINES, engine, "Engine")
+    if importlib.util.find_spec(engine) is None:
+        raise AdjCompressError(f"Engine {engine} is not installed: pip install 'adjcompress[{engine}]'.")
 
 
-def _ask(task: dict[str, Any]) -> Any:
+def _check_cuda(engine: str) -> None:
+    """Of the engines here, ONNX Runtime alone runs files on a GPU; torch does through `benchmark_cuda`."""
+    import onnxruntime
+
+    if engine != "onnxruntime":
+        raise AdjCompressError(f"Engine {engine} does not run files on a GPU: --engine onnxruntime does.")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise AdjCompressError(
+            "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu in place of onnxruntime, or take --engine torch."
+        )
+
+
+def _facts(path: Path, engine: str) -> FileFacts:
+    if path.is_file() and path.suffix != ENGINES[engine]:
+        others = ", ".join(name for name, suffix in ENGINES.items() if suffix == path.suffix)
+        raise AdjCompressError(
+            f"{path}: engine {engine} runs {ENGINES[engine]} files" + (f"; --engine {others} runs this one." if others else ".")
+        )
+    return package_facts(path) if engine == "torch" else onnx_facts(path)
+
+
+def _timings(
+    facts: Sequence[FileFacts], setting: _Setting, reference: int, duration: float, progress: Callable[[str], None]
+) -> list[Timing]:
+    """All candidates under one setting: side by side for the latency, then each alone, within the limits."""
+    where = setting.target or f"{setting.threads} thread{'s' * (setting.threads > 1)}"
+    progress(f"{len(facts)} networks, {where}, {duration:g} s")
+    alone = [[_ask([fact], setting, "alone") for _ in range(_STARTS)] for fact in facts]
+    milliseconds = _ask(facts, setting, "time", duration)
+    return [
+        Timing(
+            path=fact.path,
+            engine=setting.engine,
+            provider=setting.provider,
+            target=setting.target,
+            threads=setting.threads,
+            batch=setting.batch,
+            latency=summarise(own),
+            speedup=speedup(milliseconds[reference], own),
+            load_ms=statistics.median(start["load_ms"] for start in starts),
+            first_ms=statistics.median(start["first_ms"] for start in starts),
+            peak_memory_bytes=max(int(start["peak_memory_bytes"]) for start in starts),
+            parameters=fact.parameters,
+            macs=fact.macs,
+            bytes=fact.bytes,
+        )
+        for fact, own, starts in zip(facts, milliseconds, alone, strict=True)
+    ]
+
+
+def _ask(facts: Sequence[FileFacts], setting: _Setting, what: str, duration: float = 0.0) -> Any:
     """Run one task in a process of its own."""
+    candidates = [{"path": str(fact.path), "shape": fact.input_shape, "type": fact.input_type} for fact in facts]
+    task = {"what": what, "candidates": candidates, "duration": duration, **asdict(setting)}
     # Run as a file: as a module of the package it would import torch first, seconds and memory that are not asked for.
     start = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
     command = [sys.executable, "-c", start, str(Path(__file__).with_name("worker.py"))]
-    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True)
+    text = json.dumps({**task, "warmup": _WARMUP, "minimum": _MINIMUM_ROUNDS})
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode != 0:
-        paths = ", ".join(item["path"] for item in task["candidates"])
-        text = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise AdjCompressError(f"ONNX Runtime could not run {paths}: {text}")
+        paths = ", ".join(str(fact.path) for fact in facts)
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if setting.memory_bytes is not None and what == "alone" and _out_of_memory(reason, done.returncode):
+            raise AdjCompressError(
+                f"{paths} does not fit target {setting.target}, which has {setting.memory_bytes // 2**20} MiB of memory: "
+                "make the network smaller, or the batch."
+            )
+        raise AdjCompressError(f"{setting.engine} could not run {paths}: {reason}")
     return json.loads(done.stdout)
+
+
+def _out_of_memory(reason: str, returncode: int) -> bool:
+    """How a process ends that is refused memory: with an error that says so, or by a signal in a library that forgot to."""
+    return returncode < 0 or any(word in reason.lower() for word in ("memory", "alloc", "std::length_error"))

@@ -1,63 +1,113 @@
-"""One process that times candidates side by side, for `bench/latency.py`.
+"""One process that runs candidates, for `bench/latency.py`: side by side, or one alone within limits.
 
 Reads a task as JSON on standard input, writes the result as JSON on standard output. A process of its own: the number of
-threads is fixed when ONNX Runtime starts them, and peak memory can only be read of a process.
+threads is fixed when an engine starts them, cores and memory are limited by process, and peak memory can only be read of
+one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import psutil
 
+Run = Callable[[np.ndarray], object]
 
-def session(path: str, threads: int) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on `threads` threads, which stop spinning when a run ends: others are timed next."""
+
+def with_onnxruntime(path: str, task: dict[str, Any]) -> Run:
+    """An ONNX file with ONNX Runtime. Its threads stop spinning when a run ends: others are timed next."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = task["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if not task["spinning"]:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[task["provider"]]
+    session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    (name,) = [item.name for item in session.get_inputs()]
+    return lambda images: session.run(None, {name: images})
+
+
+def with_openvino(path: str, task: dict[str, Any]) -> Run:
+    """An ONNX file with OpenVINO on the CPU, for latency: one stream."""
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": task["threads"], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    # The batch is fixed, as OpenVINO's users do: with a dynamic one it plans its memory anew for each shape.
+    model = openvino.Core().read_model(path)
+    model.reshape([task["batch"], *model.inputs[0].partial_shape[1:]])
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    return lambda images: request.infer([images])
+
+
+def with_torch(path: str, task: dict[str, Any]) -> Run:
+    """A package with torch, eager, channels last."""
+    import torch
+
+    from adjcompress.deploy import load_package
+
+    torch.set_num_threads(task["threads"])
+    network = load_package(path).to(memory_format=torch.channels_last)
+
+    def run(images: np.ndarray) -> object:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
+
+    return run
+
+
+ENGINES = {"onnxruntime": with_onnxruntime, "openvino": with_openvino, "torch": with_torch}
 
 
 def time_side_by_side(task: dict[str, Any]) -> list[list[float]]:
     """Milliseconds of every candidate in every round; each round runs all of them once, in random order."""
     random = np.random.default_rng(0)
-    candidates = []
-    for item in task["candidates"]:
-        images = random.standard_normal((task["batch"], *item["shape"])).astype(np.float32)
-        candidates.append((session(item["path"], task["threads"]), {item["input"]: images}))
-    for running, feed in candidates:
+    candidates = [(_load(item, task), _images(item, task)) for item in task["candidates"]]
+    for run, images in candidates:
         for _ in range(task["warmup"]):
-            running.run(None, feed)
+            run(images)
     timings: list[list[float]] = [[] for _ in candidates]
     end = time.perf_counter() + task["duration"]
     while time.perf_counter() < end or len(timings[0]) < task["minimum"]:
         for index in random.permutation(len(candidates)):
-            running, feed = candidates[index]
+            run, images = candidates[index]
             start = time.perf_counter_ns()
-            running.run(None, feed)
+            run(images)
             timings[index].append((time.perf_counter_ns() - start) / 1e6)
     return timings
 
 
-def peak_memory_bytes(task: dict[str, Any]) -> int:
-    """By how much loading and running one candidate raised this process's resident memory at its peak."""
+def run_alone(task: dict[str, Any]) -> dict[str, float]:
+    """One candidate from its file: milliseconds to load it and to its first result, and the memory that it took.
+
+    `peak_memory_bytes`: by how much loading and running raised this process's resident memory at its peak. The engine's
+    own import comes before all of it.
+    """
     (item,) = task["candidates"]
-    images = np.zeros((task["batch"], *item["shape"]), np.float32)
+    images = _images(item, task)
+    _import(task["engine"])
+    _limit_memory(task["memory_bytes"])
     before = psutil.Process().memory_info().rss
     highest = MemoryWatch()
-    running = session(item["path"], task["threads"])
-    for _ in range(3):
-        running.run(None, {item["input"]: images})
-    return highest.stop() - before
+    start = time.perf_counter_ns()
+    run = _load(item, task)
+    loaded = time.perf_counter_ns()
+    run(images)
+    first = time.perf_counter_ns()
+    for _ in range(2):
+        run(images)
+    peak = highest.stop() - before
+    return {"load_ms": (loaded - start) / 1e6, "first_ms": (first - loaded) / 1e6, "peak_memory_bytes": peak}
 
 
 class MemoryWatch(threading.Thread):
@@ -80,9 +130,41 @@ class MemoryWatch(threading.Thread):
         return max(self._highest, self._process.memory_info().rss)
 
 
+def _load(item: dict[str, Any], task: dict[str, Any]) -> Run:
+    return ENGINES[task["engine"]](item["path"], task)
+
+
+def _images(item: dict[str, Any], task: dict[str, Any]) -> np.ndarray:
+    """Random images of the candidate's own size and type."""
+    random, shape = np.random.default_rng(0), (task["batch"], *item["shape"])
+    if item["type"] == "uint8":
+        return random.integers(0, 256, shape, np.uint8)
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def _import(engine: str) -> None:
+    """Load the engine's libraries: what they take is not the network's."""
+    if engine == "torch":
+        import adjcompress.deploy  # noqa: F401
+    else:
+        __import__(engine)
+
+
+def _limit_memory(allowed_bytes: int | None) -> None:
+    """Let this process take that much address space on top of what it has; beyond, allocating fails."""
+    if allowed_bytes is None:
+        return
+    import resource
+
+    limit = psutil.Process().memory_info().vms + allowed_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 def main() -> None:
     task = json.load(sys.stdin)
-    result = peak_memory_bytes(task) if task["what"] == "memory" else time_side_by_side(task)
+    if task["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, task["cores"])
+    result: object = run_alone(task) if task["what"] == "alone" else time_side_by_side(task)
     json.dump(result, sys.stdout)
 
 

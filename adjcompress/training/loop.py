@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from adjcompress.data import ImageData, Split, TrainingBatches, augmentation, central, evaluation_batches
 from adjcompress.errors import AdjCompressError
+from adjcompress.machine import machine_facts
 from adjcompress.methods import Method
 from adjcompress.models import ModelSpec
 from adjcompress.seeds import derived_seed
@@ -343,4 +344,5 @@ def _config(
         "classes": list(data.classes),
         "preprocessing": asdict(data.preprocessing),
         "versions": versions(),
+        "machine": machine_facts().to_json(),
     }
