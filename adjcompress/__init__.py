@@ -1,8 +1,8 @@
 """Make convolutional networks small and fast, with proof: the public API."""
 
 from adjcompress.adjoined import AdjoinedNetwork, RandomMask, adjoin, adjoint_loss
-from adjcompress.bench import benchmark
-from adjcompress.cost import Counts, count
+from adjcompress.bench import benchmark, measure_table, read_table
+from adjcompress.cost import Counts, LatencyTable, count
 from adjcompress.data import ImageData, load_data
 from adjcompress.deploy import (
     ExportOptions,
@@ -31,6 +31,7 @@ __all__ = [
     "Hardware",
     "ImageData",
     "Int8Options",
+    "LatencyTable",
     "MethodOptions",
     "ModelSpec",
     "RandomMask",
@@ -52,9 +53,11 @@ __all__ = [
     "launch",
     "load_data",
     "load_package",
+    "measure_table",
     "open_run",
     "package_info",
     "plan_widths",
+    "read_table",
     "recipe",
     "reestimate_batch_norm_",
     "save_package",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,11 @@ def main() -> None:
     torch = command(folder, "bench", *packages, *TARGETS[:2], "--engine", "torch", *duration)
     figures["engines"] = [timing for report in (openvino, torch) if report for timing in report["timings"]]
     command(folder, "report", run)
-    opened = open_run(folder / run)
+    os.chdir(folder)  # where the commands ran: the data's name may be relative to it
+    opened = open_run(Path(run))
     config, log, data = opened.config, opened.log(), opened.data()  # seconds in the log count from the start
     for path in onnx:
-        figures["test_accuracy"][path] = accuracy(*logits_on(folder / path, data, data.test, from_pixels=False))
+        figures["test_accuracy"][path] = accuracy(*logits_on(Path(path), data, data.test, from_pixels=False))
     figures["training"] = {
         "recipe": config["recipe"],
         "images": len(data.train),

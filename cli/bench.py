@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from adjcompress_cli.show import millions, output_options, show, table, warn, working
+from adjcompress_cli.show import millions, output_options, show, warn, working
+from adjcompress_cli.show import table as print_table
 
 if TYPE_CHECKING:
     from adjcompress.bench import BenchReport, Timing
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 )
 @click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds for each number of threads or target.")
 @click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Instead, measure every layer of a network at every width into this file, to predict plans from. Resumable.",
+)
+@click.option("--model", help="With --table: the network. [default: the newest run's]")
+@click.option("--image-size", type=int, help="With --table: side of the images in pixels. [default: 224, or the run's]")
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -49,6 +57,9 @@ def bench(
     targets: tuple[str, ...],
     engine: str,
     duration: float,
+    table: Path | None,
+    model: str | None,
+    image_size: int | None,
     output: Path,
     as_json: bool,
     quiet: bool,
@@ -63,7 +74,12 @@ def bench(
       adjcompress bench small.onnx small-int8.onnx full.onnx --threads 1,2 --batch 8
       adjcompress bench --target one-core --target two-core
       adjcompress bench small.safetensors full.safetensors --engine torch
+      adjcompress bench --table table.json --model resnet50 --target one-core
     """
+    import torch
+    from adjcompress_cli.bench_table import bench_table
+    from adjcompress_cli.main import refuse_with, refuse_without
+
     from adjcompress.bench import benchmark
     from adjcompress.deploy import run_of
     from adjcompress.files import write_text
@@ -71,8 +87,17 @@ def bench(
     from adjcompress.training import open_run
 
     counts = _counts(threads)
+    if targets:
+        refuse_with("--target", "threads", "batch")
+    if table is None:
+        refuse_without("--table", "model", "image_size")
+    else:
+        _check_table(files, counts, targets)
+        bench_table(table, model, image_size, counts[0], batch, targets[0] if targets else None, as_json, quiet)
+        return
+    packages: tuple[Path, ...] = ()
     if not files:
-        files, reference = _newest(engine, reference, quiet)
+        files, reference, packages = _newest(engine, reference, quiet)
     cpu, gpu = _split(targets, engine)
     with working(quiet) as progress:
         report: BenchReport | None = None
@@ -80,8 +105,8 @@ def bench(
             report = benchmark(
                 files, reference, threads=counts, batch=batch, duration=duration, engine=engine, targets=cpu, progress=progress
             )
-        if gpu:
-            report = _on_gpu(report, files, reference, duration)
+        if gpu or (packages and not targets and torch.cuda.is_available()):
+            report = _on_gpu(report, packages or (*files, *([reference] if reference else [])), duration)
     assert report is not None
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
     run = next((found for found in map(run_of, files) if found is not None), None)
@@ -103,20 +128,30 @@ def _counts(threads: str) -> list[int]:
         raise AdjCompressError(f"--threads {threads!r}: numbers separated by commas are expected, such as 1,2.") from None
 
 
-def _newest(engine: str, reference: Path | None, quiet: bool) -> tuple[tuple[Path, ...], Path | None]:
-    """The file made last, and beside it the full network of its run."""
+def _check_table(files: tuple[Path, ...], counts: list[int], targets: tuple[str, ...]) -> None:
+    from adjcompress.errors import AdjCompressError
+
+    if files:
+        raise AdjCompressError("--table measures the layers of a network, not files: name the network with --model.")
+    if len(counts) > 1 or len(targets) > 1:
+        raise AdjCompressError("A table holds for one number of threads or one target: make one table for each.")
+
+
+def _newest(engine: str, reference: Path | None, quiet: bool) -> tuple[tuple[Path, ...], Path | None, tuple[Path, ...]]:
+    """The file made last, the full network of its run to compare with, and the packages of both."""
     from adjcompress.deploy import export_full, made, newest_onnx, newest_package
     from adjcompress.training import open_run
 
-    packages = engine == "torch"
-    newest, run = (newest_package() if packages else newest_onnx()), made().run
-    if run is not None and reference is None:
+    by_package = engine == "torch"
+    newest, trail = (newest_package() if by_package else newest_onnx()), made()
+    packages = (Path(trail.package),) if trail.package else ()
+    if trail.run is not None and reference is None:
         if not quiet:
             click.echo("The full network's file first, for comparison ...", err=True)
-        full = export_full(open_run(Path(run)))
+        full = export_full(open_run(Path(trail.run)))
         if full is not None:
-            reference = full[0] if packages else full[1]
-    return (newest,), reference
+            reference, packages = (full[0] if by_package else full[1]), (*packages, full[0])
+    return (newest,), reference, packages
 
 
 def _split(targets: tuple[str, ...], engine: str) -> tuple[tuple[str, ...], bool]:
@@ -129,11 +164,11 @@ def _split(targets: tuple[str, ...], engine: str) -> tuple[tuple[str, ...], bool
     return tuple(name for name in targets if name not in cuda), bool(cuda)
 
 
-def _on_gpu(report: BenchReport | None, files: tuple[Path, ...], reference: Path | None, duration: float) -> BenchReport:
-    """The packages on the GPU with torch, as a report of their own or added to the CPU's."""
+def _on_gpu(report: BenchReport | None, packages: tuple[Path, ...], duration: float) -> BenchReport:
+    """Packages on the GPU with torch, as a report of their own or added to the CPU's."""
     from adjcompress.bench import BenchReport, benchmark_cuda, machine_facts
 
-    packages = list(dict.fromkeys([*files, *([reference] if reference else [])]))
+    packages = tuple(dict.fromkeys(packages))
     timings = benchmark_cuda(packages, duration)
     return report.with_timings(timings) if report else BenchReport(packages[-1], timings, machine_facts(), ())
 
@@ -180,7 +215,7 @@ def _print(report: BenchReport, output: Path) -> None:
         )
         for timing in report.timings
     ]
-    table(columns, rows)
+    print_table(columns, rows)
     machine = report.machine
     click.echo(f"{machine.cpu}, {machine.cores} cores, ONNX Runtime {machine.versions['onnxruntime']}; figures in {output}")
 

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 @click.option(
     "--int8-for", default="auto", show_default=True, help="The processor it will run on: x64, arm64, auto (this one's kind)."
 )
+@click.option(
+    "--ranges",
+    default="auto",
+    show_default=True,
+    help="For --int8, what is kept of an activation: extremes, average (clips what is rare), auto: the second where needed.",
+)
 @output_options
 def export(
     output: Path,
@@ -56,6 +62,7 @@ def export(
     max_drop: float,
     int8_keep: tuple[str, ...],
     int8_for: str,
+    ranges: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -70,6 +77,8 @@ def export(
       adjcompress export model-int8.onnx --int8 --calibration 512
       adjcompress export model.onnx --from small-alpha8.safetensors --preprocess
     """
+    from adjcompress_cli.main import refuse_without
+
     from adjcompress.deploy import (
         ExportOptions,
         Int8Options,
@@ -84,11 +93,13 @@ def export(
     from adjcompress.report import write_report
     from adjcompress.training import open_run
 
+    if not int8:
+        refuse_without("--int8", "calibration", "max_drop", "int8_keep", "int8_for", "ranges")
     source = package or newest_package()
     info = package_info(source)
     images = _images(source, data)
     options = ExportOptions(opset, simplify, tolerance, preprocess, fp16, external_data)
-    quantised = Int8Options(calibration, max_drop, int8_keep, int8_for) if int8 else None
+    quantised = Int8Options(calibration, max_drop, int8_keep, int8_for, ranges) if int8 else None
     with working(quiet or not int8) as progress:
         report = export_package(source, output, images, options, quantised, progress)
     run = run_of(source)

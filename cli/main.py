@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,20 @@ def main() -> None:
 def given(ctx: click.Context, name: str) -> bool:
     """Whether the user named an option, and did not leave it at its default."""
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def refuse_without(option: str, *names: str) -> None:
+    """Refuse options of the running command that do nothing unless `option` is given."""
+    _refuse(names, lambda said: f"{said} belongs to {option}: give {option} as well, or leave it out.")
+
+
+def refuse_with(option: str, *names: str) -> None:
+    """Refuse options of the running command that `option` settles."""
+    _refuse(names, lambda said: f"{said} is settled by {option}: leave one of them out.")
+
+
+def _refuse(names: tuple[str, ...], text: Callable[[str], str]) -> None:
+    ctx = click.get_current_context()
+    for name in names:
+        if given(ctx, name):
+            raise click.ClickException(text(f"--{name.replace('_', '-')}"))

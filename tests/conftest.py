@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equalities to the last bit, and two processes, need the CPU
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
+from adjcompress.training.run import point_latest_at
 
 
 class TinyNet(nn.Module):
@@ -59,11 +61,23 @@ def digits() -> ac.ImageData:
     return read_data(DataSpec("digits", limit=120))
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, digits: ac.ImageData) -> Path:
+    """The folder of a finished adjoined run of one epoch, to be copied."""
+    folder = tmp_path_factory.mktemp("trained") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        train_tiny("tiny", digits)
+    return folder
+
+
 @pytest.fixture
-def tiny_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> ac.deploy.extract.Run:
-    """A finished adjoined run of one epoch, with its working directory."""
+def tiny_run(tmp_path: Path, trained_once: Path, monkeypatch: pytest.MonkeyPatch) -> ac.deploy.extract.Run:
+    """A finished adjoined run of one epoch of its own, with its working directory."""
     monkeypatch.chdir(tmp_path)
-    return train_tiny("runs/tiny", digits)
+    shutil.copytree(trained_once, "runs/tiny")
+    point_latest_at(Path("runs/tiny"))
+    return ac.open_run(Path("runs/tiny"))
 
 
 def tiny_method(digits: ac.ImageData, alphas: tuple[float, ...] = (2,)) -> tuple[ac.ModelSpec, ac.AdjoinedMethod]:

@@ -206,10 +206,27 @@ def test_a_file_that_takes_no_image_batch_is_refused(
     tmp_path: Path, inputs: list[tuple[str, int, list[object]]], text: str
 ) -> None:
     values = [onnx.helper.make_tensor_value_info(*value) for value in inputs]
-    out = onnx.helper.make_tensor_value_info("out", inputs[0][1], None)
+    out = onnx.helper.make_tensor_value_info("out", *inputs[0][1:])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [inputs[0][0]], ["out"])], "g", values, [out])
     onnx.save(
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8), tmp_path / "a.onnx"
     )
     with pytest.raises(ac.AdjCompressError, match=text):
         onnx_facts(tmp_path / "a.onnx")
+
+
+def test_a_table_from_another_machine_is_read_with_a_warning_that_says_what_differs(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from adjcompress.bench.table import conditions
+    from adjcompress.cost import Grid
+
+    here = conditions(threads=3, batch=2)
+    ac.LatencyTable(Grid(16, True), here, source=str(tmp_path / "here.json")).write()
+    assert ac.read_table(tmp_path / "here.json").conditions == here
+    other = replace(here, cpu="a toaster", onnxruntime="0.1")
+    ac.LatencyTable(Grid(16, True), other, source=str(tmp_path / "there.json")).write()
+    with pytest.warns(
+        UserWarning, match="holds for another machine; cpu: a toaster in .*there.json, .* here; onnxruntime: 0.1 in"
+    ):
+        assert ac.read_table(tmp_path / "there.json").conditions == other

@@ -22,7 +22,7 @@ OPTIONS = {
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --int8 --calibration --max-drop "
-    "--int8-keep --int8-for --json --quiet",
+    "--int8-keep --int8-for --ranges --json --quiet",
     "bench": "--reference --threads --batch --target --engine --duration --json --quiet",
     "report": "-o --with --json --quiet",
 }
@@ -87,6 +87,35 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
     assert report["timings"][0]["parameters"] < report["timings"][1]["parameters"]
 
 
+def test_the_way_to_the_edge(folder: Path) -> None:
+    assert run(*TRAIN, "--align", "auto").exit_code == 0
+    assert (folder / "runs/latest/report.html").is_file()
+    run("extract")
+    assert run("export", "raw.onnx", "--preprocess").exit_code == 0
+    said = run("export", "q.onnx", "--int8", "--calibration", "16", "--max-drop", "100")
+    assert "Calibrating on 16 training images" in said.stderr and "in float, a drop of" in said.stdout
+    bench = run("bench", "q.onnx", "raw.onnx", "--target", "one-core", "--duration", "0.1")
+    assert bench.exit_code == 0 and "one-core" in bench.stdout and "load" in bench.stdout
+    kept = json.loads((folder / "runs/latest/deployed.json").read_text())
+    assert set(kept["export"]) == {"raw.onnx", "q.onnx"} and set(kept["bench"]) == {"one-core"}
+    assert kept["export"]["q.onnx"]["name"] == "alpha2" and kept["export"]["q.onnx"]["package"] == "small-alpha2.safetensors"
+    page = run("report", "-o", "page.html")
+    assert page.stdout == "Report: page.html\n"
+    text = (folder / "page.html").read_text()
+    assert "q.onnx" in text and "one-core" in text and "small-alpha2.safetensors" in text
+
+
+def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adjcompress.bench.table._LAYER_SECONDS", 0.05)
+    monkeypatch.setattr("adjcompress.bench.table._NETWORK_SECONDS", 0.2)
+    run(*TRAIN)
+    result = run("bench", "--table", "table.json")
+    assert result.exit_code == 0, result.stderr
+    assert "layer shapes at" in result.stdout and ac.LatencyTable.read("table.json").sweeps
+    again = run("bench", "--table", "table.json", "--json")
+    assert json.loads(again.stdout)["measured"] == 0
+
+
 def test_with_json_standard_output_is_json_alone() -> None:
     train = json.loads(run(*TRAIN, "--json").stdout)
     assert train["test"]["alpha2"]["images"] > 0
@@ -138,6 +167,14 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--model", "resnet81"), "Model 'resnet81' is unknown. Choices: resnet18"),
         (("train", "--data", "cifar"), "Data 'cifar' is unknown. Choices: cifar10, cifar100"),
         (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, standard."),
+        (("train", "--align", "wide"), "--align 'wide' is neither a number nor auto"),
+        (("bench", "--table", "t.json", "a.onnx"), "--table measures the layers of a network, not files"),
+        (("bench", "--table", "t.json", "--threads", "1,2"), "A table holds for one number of threads"),
+        (("bench", "a.onnx", "--target", "one-core", "--threads", "2"), "--threads is settled by --target"),
+        (("bench", "a.onnx", "--model", "resnet18"), "--model belongs to --table: give --table as well"),
+        (("export", "a.onnx", "--max-drop", "2"), "--max-drop belongs to --int8: give --int8 as well"),
+        (("bench", "a.onnx", "--engine", "tvm"), "Engine 'tvm' is unknown. Choices: "),
+        (("report", "nowhere"), "nowhere is no run"),
         (("train", "--recipe", "slow"), "Recipe 'slow' is unknown. Choices: quick"),
         (("train", "--schedule", "cubic"), "Schedule 'cubic' is unknown. Choices: quadratic"),
         (("train", "--alpha", "0.5"), "--alpha 0.5 is below 1"),

@@ -104,7 +104,7 @@ def test_calibration_sees_training_images_only(package: Path, digits: ac.ImageDa
     assert len({image.tobytes() for image in pixels}) > 40
 
 
-@pytest.mark.parametrize("keep", [("layer2.0.conv1",), ("layer1", "conv1"), ("fc",), ("*",)])
+@pytest.mark.parametrize("keep", [("layer2.0.conv1",), ("layer1", "conv1"), ("linear",), ("*",)])
 def test_layers_that_are_kept_run_in_float(whole: Path, digits: ac.ImageData, keep: tuple[str, ...]) -> None:
     report = quantised(whole, digits, Int8Options(32, LOSE_ANYTHING, keep))
     kept = [layer.name for layer in report.float_layers]
@@ -112,7 +112,7 @@ def test_layers_that_are_kept_run_in_float(whole: Path, digits: ac.ImageData, ke
     found = operations("q.onnx")
     assert found["Conv"] + found["FusedConv"] == len(convolutions)
     assert found["QLinearConv"] == 19 - len(convolutions)
-    expected = {"layer2.0.conv1": 1, "layer1": 7, "fc": 1, "*": 20}[keep[0]]
+    expected = {"layer2.0.conv1": 1, "layer1": 7, "linear": 1, "*": 20}[keep[0]]
     assert len(kept) == expected and {layer.why for layer in report.float_layers} == {"asked for by --int8-keep"}
     if keep == ("*",):
         assert report.certificate.relative < 1e-5
@@ -143,6 +143,25 @@ def test_auto_keeps_the_fewest_layers_that_bring_the_accuracy_back(
     assert "how much each layer loses in int8: 20 of 20" in said
 
 
+def test_averaged_ranges_are_narrower_and_taken_where_the_extremes_lose_too_much(
+    whole: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def widest() -> float:
+        scales = [tensor for tensor in onnx.load("q.onnx").graph.initializer if tensor.name.startswith("relu")]
+        return sum(onnx.numpy_helper.to_array(tensor).item() for tensor in scales if tensor.name.endswith("_scale"))
+
+    seen = {}
+    for ranges in ("extremes", "average"):
+        assert quantised(whole, digits, Int8Options(48, LOSE_ANYTHING, ranges=ranges)).ranges == ranges
+        seen[ranges] = widest()
+    assert 0 < seen["average"] < seen["extremes"]
+    assert quantised(whole, digits, Int8Options(48, LOSE_ANYTHING)).ranges == "extremes"
+    own = _Work.good_enough
+    monkeypatch.setattr(_Work, "good_enough", lambda work, result: work.ranges != "extremes" and own(work, result))
+    assert quantised(whole, digits, Int8Options(48, LOSE_ANYTHING)).ranges == "average"
+    assert widest() == seen["average"]
+
+
 def damage(monkeypatch: pytest.MonkeyPatch, layers: set[str]) -> None:
     """Make layers lose everything in 8 bits: their weights' scales become zero."""
     own = _Work.quantised
@@ -166,8 +185,9 @@ def damage(monkeypatch: pytest.MonkeyPatch, layers: set[str]) -> None:
             r"--calibration 10000: digits has \d+ training images; .* Validation and test images are not used",
         ),
         (Int8Options(32, -1), "--max-drop -1 must be 0 points or more"),
-        (Int8Options(32, processor="riscv"), r"--int8-for 'riscv' is unknown\. Choices: arm64, x64"),
-        (Int8Options(32, keep=("layer9",)), r"--int8-keep 'layer9' matches no layer with weights; near it: layer"),
+        (Int8Options(32, processor="riscv"), r"--int8-for 'riscv' is unknown\. Choices: x64, arm64"),
+        (Int8Options(32, ranges="all"), r"--ranges 'all' is unknown\. Choices: "),
+        (Int8Options(32, keep=("layer9",)), r"--int8-keep 'layer9' matches no layer with weights; near it: linear, layer"),
         (Int8Options(32, keep=("auto", "fc")), "--int8-keep auto chooses the layers itself"),
     ],
 )

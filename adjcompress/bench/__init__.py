@@ -2,7 +2,9 @@
 
 from adjcompress.bench.cuda import benchmark_cuda, best_batch, time_networks
 from adjcompress.bench.latency import ENGINES, BenchReport, Timing, benchmark
+from adjcompress.bench.prediction import read_table
 from adjcompress.bench.summary import Ratio, Summary, speedup, summarise
+from adjcompress.bench.table import TableReport, measure_table
 from adjcompress.bench.targets import TARGETS, Target, target
 from adjcompress.machine import Machine, machine_facts
 
@@ -13,12 +15,15 @@ __all__ = [
     "Machine",
     "Ratio",
     "Summary",
+    "TableReport",
     "Target",
     "Timing",
     "benchmark",
     "benchmark_cuda",
     "best_batch",
     "machine_facts",
+    "measure_table",
+    "read_table",
     "speedup",
     "summarise",
     "target",

@@ -161,6 +161,7 @@ def _limit_memory(allowed_bytes: int | None) -> None:
 
 
 def main() -> None:
+    """Do what standard input asks for."""
     task = json.load(sys.stdin)
     if task["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task["cores"])

@@ -1,5 +1,23 @@
 """What does a network cost?"""
 
 from adjcompress.cost.count import Counts, LayerCount, count
+from adjcompress.cost.grid import Grid
+from adjcompress.cost.latency import Anchor, Conditions, LatencyEstimate, LatencyTable, LayerLatency, Sweep
+from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 
-__all__ = ["Counts", "LayerCount", "count"]
+__all__ = [
+    "Anchor",
+    "Conditions",
+    "Counts",
+    "Grid",
+    "LatencyEstimate",
+    "LatencyTable",
+    "Layer",
+    "LayerCount",
+    "LayerLatency",
+    "LayerShape",
+    "Sweep",
+    "count",
+    "fingerprint",
+    "layer_shapes",
+]

@@ -59,6 +59,7 @@ class Variant:
     """A network as it is deployed: in float32, or as one of its files in lower precision.
 
     `accuracy` of an int8 file is `derived`: the network's own, less the drop that quantisation was measured to cost.
+    `validation` is what was measured on the validation split.
     """
 
     run: str
@@ -66,6 +67,7 @@ class Variant:
     kind: str
     accuracy: float | None
     derived: bool
+    validation: float | None
     parameters: int | None
     macs: int | None
     bytes: int | None
@@ -151,6 +153,7 @@ def _variant(run: RunFacts, network: Network, kind: str, setting: Setting | None
     here = [timing for timing in timings if timing.setting == setting]
     accuracy: float | None = network.accuracy if kind == FLOAT else None
     drops = [file.int8.drop_points for file in files if file.int8 and file.int8.drop_points is not None]
+    measured = [file.int8.accuracy for file in files if file.int8]
     if drops and network.accuracy is not None:
         accuracy = network.accuracy - drops[-1] / 100
     sizes = [file.bytes for file in files] + [timing.bytes for timing in timings if Path(timing.path).suffix == ".onnx"]
@@ -160,6 +163,7 @@ def _variant(run: RunFacts, network: Network, kind: str, setting: Setting | None
         kind=kind,
         accuracy=accuracy,
         derived=kind != FLOAT,
+        validation=network.validation if kind == FLOAT else (measured or [None])[-1],
         parameters=network.parameters,
         macs=network.macs,
         bytes=next((size for size in reversed(sizes) if size), network.bytes if kind == FLOAT else None),

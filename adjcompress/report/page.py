@@ -173,15 +173,14 @@ def _test_sentence(run: RunFacts) -> str:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _network_row(run: RunFacts, variant: Variant, full: Variant | None, finished: bool) -> dict[str, str]:
+def _network_row(run: RunFacts, variant: Variant, full: Variant | None) -> dict[str, str]:
     """Each cost with its ratio to the run's full network: how many times smaller or faster this one is."""
     network = next(network for network in run.networks if network.name == variant.network)
-    is_float = variant.kind == FLOAT
     latency = variant.timing.p50_ms if variant.timing else None
     row = {
         "network": variant.label,
-        "test": percent(network.test) if is_float else _derived(variant, finished),
-        "validation": percent(network.validation) if is_float else UNKNOWN,
+        "test": percent(network.test) if variant.kind == FLOAT else UNKNOWN,
+        "validation": percent(variant.validation),
     }
     costs = {
         "parameters": (quantity(variant.parameters), variant.parameters, full and full.parameters),
@@ -196,11 +195,7 @@ def _network_row(run: RunFacts, variant: Variant, full: Variant | None, finished
 
 def _network_rows(run: RunFacts, found: Sequence[Variant]) -> list[dict[str, str]]:
     full = next((variant for variant in found if (variant.network, variant.kind) == ("full", FLOAT)), None)
-    return [_network_row(run, variant, full, run.finished) for variant in found]
-
-
-def _derived(variant: Variant, finished: bool) -> str:
-    return f"≈ {percent(variant.accuracy)}" if finished and variant.accuracy is not None else UNKNOWN
+    return [_network_row(run, variant, full) for variant in found]
 
 
 def _timing_row(bench: Bench, timing: Timing) -> dict[str, str]:

@@ -1,0 +1,234 @@
+"""How long does a network take on a machine whose layers were measured?
+
+The time of a network is the sum of its convolutions and linear layers, read from a table, and a rest: pools, activations
+that were not fused, the executor's own work.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from adjcompress.cost.grid import Grid, Point
+from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
+from adjcompress.errors import AdjCompressError
+from adjcompress.files import write_text
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions times hold: another processor, runtime or number of threads has others.
+
+    `spinning`: whether threads that wait burn their cores meanwhile; False where there is only one.
+    """
+
+    cpu: str
+    instructions: tuple[str, ...]
+    cores: int
+    onnxruntime: str
+    threads: int
+    batch: int
+    spinning: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Some widths of one layer shape, measured side by side: in each pass the milliseconds of every point."""
+
+    shape: LayerShape
+    points: tuple[Point, ...]
+    passes_ms: tuple[tuple[float, ...], ...] = ()
+
+    def settled(self, tolerance: float, most: int) -> bool:
+        """Whether one more pass would tell nothing new: the last changed the medians by less than `tolerance` of their sum."""
+        if len(self.passes_ms) < 3:
+            return len(self.passes_ms) >= most
+        now, before = self.medians_ms(), replace(self, passes_ms=self.passes_ms[:-1]).medians_ms()
+        change = sum(abs(new - old) for new, old in zip(now, before, strict=True))
+        return change <= tolerance * sum(now) or len(self.passes_ms) >= most
+
+    def medians_ms(self) -> tuple[float, ...]:
+        return tuple(statistics.median(times) for times in zip(*self.passes_ms, strict=True))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A network that was measured whole: its layers and its median milliseconds."""
+
+    layers: tuple[Layer, ...]
+    measured_ms: float
+
+
+@dataclass(frozen=True)
+class LayerLatency:
+    """What one layer of a network takes."""
+
+    name: str
+    channels_in: int
+    channels_out: int
+    ms: float
+
+
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """What a network is predicted to take: the sum of its layers and `rest_ms`, which no layer is charged with."""
+
+    total_ms: float
+    rest_ms: float
+    per_layer: tuple[LayerLatency, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured times of layers over a grid of widths, and what predicts a network from them.
+
+    `anchors`: by fingerprint the networks measured whole, from which alone the rest of that network and its slices is
+    known. `source` names the file in errors. Made by bench/table.py.
+    """
+
+    grid: Grid
+    conditions: Conditions
+    sweeps: tuple[Sweep, ...] = ()
+    anchors: Mapping[str, tuple[Anchor, ...]] = field(default_factory=dict)
+    source: str = "table.json"
+
+    @classmethod
+    def read(cls, path: str | Path) -> LatencyTable:
+        """Read the file that `write` wrote; one that is missing or damaged raises an AdjCompressError."""
+        source = Path(path)
+        if not source.is_file():
+            raise AdjCompressError(f"{source} does not exist: make it with adjcompress bench --table {source} --model NAME.")
+        try:
+            content = json.loads(source.read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']} where {_FORMAT} is known")
+            shapes = [LayerShape.from_json(shape) for shape in content["shapes"]]
+            return cls(
+                Grid(**{**content["grid"], "blocks": tuple(content["grid"]["blocks"])}),
+                Conditions(**{**content["conditions"], "instructions": tuple(content["conditions"]["instructions"])}),
+                tuple(_sweep_from_json(sweep, shapes) for sweep in content["sweeps"]),
+                {
+                    name: tuple(_anchor_from_json(anchor, shapes) for anchor in anchors)
+                    for name, anchors in content["anchors"].items()
+                },
+                str(source),
+            )
+        except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise AdjCompressError(
+                f"{source} is damaged or no latency table ({type(error).__name__}: {error}): remove it and measure again."
+            ) from error
+
+    def write(self) -> None:
+        """Replace the file `source` as a whole."""
+        used = (*(sweep.shape for sweep in self.sweeps), *(layer.shape for layer in self._anchored_layers()))
+        number = {shape: index for index, shape in enumerate(dict.fromkeys(used))}
+        content = {
+            "format": _FORMAT,
+            "conditions": asdict(self.conditions),
+            "grid": asdict(self.grid),
+            "shapes": [asdict(shape) for shape in number],
+            "sweeps": [
+                {"shape": number[sweep.shape], "points": sweep.points, "passes_ms": sweep.passes_ms} for sweep in self.sweeps
+            ],
+            "anchors": {
+                name: [
+                    {
+                        "measured_ms": anchor.measured_ms,
+                        "layers": [
+                            (layer.name, number[layer.shape], layer.channels_in, layer.channels_out) for layer in anchor.layers
+                        ],
+                    }
+                    for anchor in anchors
+                ]
+                for name, anchors in self.anchors.items()
+            },
+        }
+        write_text(Path(self.source), json.dumps(content) + "\n")
+
+    def predict(self, network: nn.Module, example: Tensor) -> LatencyEstimate:
+        """The latency of a network, such as a slice, on a batch like that of the table; `example` as for layer_shapes."""
+        return self.predict_layers(layer_shapes(network, example))
+
+    def predict_layers(self, layers: Sequence[Layer]) -> LatencyEstimate:
+        """The latency of a network given by its layers. What the table does not hold raises an AdjCompressError."""
+        rest = self.rest_ms(layers)
+        per_layer = tuple(
+            LayerLatency(layer.name, layer.channels_in, layer.channels_out, self._layer_ms(layer)) for layer in layers
+        )
+        return LatencyEstimate(sum(layer.ms for layer in per_layer) + rest, rest, per_layer)
+
+    def layer_ms(self, shape: LayerShape, channels_in: int, channels_out: int) -> float:
+        """Milliseconds of one layer: bilinear between the measured widths around it, in whole blocks. Takes microseconds."""
+        times = self._times_ms.get(shape)
+        if times is None:
+            raise AdjCompressError(f"{self.source} has no times of this layer ({shape}). {self._remedy}")
+        try:
+            return sum(weight * times[point] for point, weight in self.grid.corners(shape, channels_in, channels_out))
+        except KeyError:
+            raise AdjCompressError(
+                f"{self.source} has no times of this layer ({shape}) at {channels_in} -> {channels_out} channels, "
+                f"which lie outside the widths measured. {self._remedy}"
+            ) from None
+
+    def rest_ms(self, layers: Sequence[Layer]) -> float:
+        """What a network takes beside its layers: a + b * (numbers its layers write), through the network's two anchors."""
+        anchors = self.anchors.get(fingerprint(layers))
+        if not anchors:
+            raise AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
+        written = [sum(layer.elements for layer in anchor.layers) for anchor in anchors]
+        rests = [anchor.measured_ms - sum(self._layer_ms(layer) for layer in anchor.layers) for anchor in anchors]
+        slope = (rests[-1] - rests[0]) / (written[-1] - written[0])
+        return rests[0] + slope * (sum(layer.elements for layer in layers) - written[0])
+
+    def differences(self, conditions: Conditions) -> tuple[str, ...]:
+        """In what the table's conditions differ from others, such as "threads: 1 in table.json, 2 here"."""
+        mine, theirs = asdict(self.conditions), asdict(conditions)
+        return tuple(
+            f"{name}: {mine[name]} in {self.source}, {theirs[name]} here" for name in mine if mine[name] != theirs[name]
+        )
+
+    def _anchored_layers(self) -> tuple[Layer, ...]:
+        return tuple(layer for anchors in self.anchors.values() for anchor in anchors for layer in anchor.layers)
+
+    @property
+    def _remedy(self) -> str:
+        return f"Measure it with adjcompress bench --table {self.source} --model NAME."
+
+    @cached_property
+    def _times_ms(self) -> dict[LayerShape, dict[Point, float]]:
+        times: dict[LayerShape, dict[Point, float]] = {}
+        for sweep in self.sweeps:
+            if sweep.passes_ms:
+                times.setdefault(sweep.shape, {}).update(zip(sweep.points, sweep.medians_ms(), strict=True))
+        return times
+
+    def _layer_ms(self, layer: Layer) -> float:
+        try:
+            return self.layer_ms(layer.shape, layer.channels_in, layer.channels_out)
+        except AdjCompressError as error:
+            raise AdjCompressError(f"Layer {layer.name}: {error}") from None
+
+
+def _sweep_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> Sweep:
+    points = tuple((layout, channels_in, channels_out) for layout, channels_in, channels_out in data["points"])
+    passes = tuple(tuple(float(time) for time in times) for times in data["passes_ms"])
+    if any(len(times) != len(points) for times in passes):
+        raise ValueError("a pass does not have a time for each point")
+    return Sweep(shapes[data["shape"]], points, passes)
+
+
+def _anchor_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> Anchor:
+    layers = tuple(Layer(name, shapes[index], ins, outs) for name, index, ins, outs in data["layers"])
+    return Anchor(layers, float(data["measured_ms"]))

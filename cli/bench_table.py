@@ -1,0 +1,106 @@
+"""adjcompress bench --table: a network's layers -> how long each takes here, at every width."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from adjcompress_cli.show import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from adjcompress.bench import TableReport
+
+
+def bench_table(
+    path: Path,
+    model: str | None,
+    image_size: int | None,
+    threads: int,
+    batch: int,
+    target: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make or extend the table at `path` by the layers of `model`, or of the newest run's network."""
+    import torch
+
+    from adjcompress.bench import measure_table
+    from adjcompress.models import ModelSpec
+    from adjcompress.training import open_run
+
+    slim = keep = None
+    if model is None:
+        run = open_run(None)
+        spec = run.model
+        told = (run.config.get("notes") or {}).get("options", {})
+        slim, keep = told.get("slim") or None, told.get("keep") or None
+        size = image_size or run.preprocessing.image_size
+    else:
+        size = image_size or 224
+        spec = ModelSpec(model, 1000, size)
+    example = torch.zeros(1, 3, size, size)
+    bar = _Bar(quiet)
+    try:
+        report = measure_table(
+            path,
+            spec.build(),
+            example,
+            threads=threads,
+            batch=batch,
+            target=target,
+            slim=slim,
+            keep=keep,
+            progress=bar.progress,
+        )
+    finally:
+        bar.close()
+    show(report.to_json(), lambda: _print(report, spec.name, size), as_json, quiet)
+
+
+class _Bar:
+    """Progress of the measurement: a bar on a terminal, elsewhere a line for each pass."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._said = ""
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        if not quiet and sys.stderr.isatty():
+            columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("")
+            self._bar.start()
+
+    @property
+    def progress(self) -> Callable[[int, int, str], None]:
+        return self._show
+
+    def _show(self, done: int, total: int, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, description=text)
+        elif not self._quiet:
+            tenth = f"{10 * done // max(1, total)}0 %"
+            if tenth != self._said:
+                click.echo(f"{done} of {total}: {text}", err=True)
+                self._said = tenth
+
+    def close(self) -> None:
+        """Take the bar away, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _print(report: TableReport, name: str, size: int) -> None:
+    click.echo(
+        f"{report.path}: {name} at {size} px, {report.shapes} layer shapes at {report.points} widths; "
+        f"{report.measured} times measured in {report.seconds:.0f} s"
+    )
+    if report.unsettled:
+        click.echo(f"Not steady within the passes: {', '.join(report.unsettled[:4])}. Run it again on an idle machine.")
+    click.echo("It predicts every width plan of this network: adjcompress.read_table(path).predict(network, example).")
