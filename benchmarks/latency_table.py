@@ -34,8 +34,8 @@ LARGEST_ALPHA = 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["resnet50", "mobilenet_v2", "resnet18"])
-    parser.add_argument("--plans", type=int, default=36, help="for each network")
-    parser.add_argument("--duration", type=float, default=90.0, help="seconds of measuring for each network")
+    parser.add_argument("--plans", type=int, default=32, help="for each network")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of measuring for each network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, default=Path(tempfile.gettempdir()) / "adjcompress-latency-table.json")
     arguments = parser.parse_args()

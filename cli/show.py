@@ -39,7 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     for row in rows:
         drawn.add_row(*row)
     console = Console()
-    console.width = max(console.width, console.measure(drawn, options=console.options.update(width=200)).maximum)
+    console.width = max(console.width, console.measure(drawn, options=console.options.update(width=400)).maximum)
     console.print(drawn)
 
 

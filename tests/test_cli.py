@@ -105,6 +105,16 @@ def test_the_way_to_the_edge(folder: Path) -> None:
     assert "q.onnx" in text and "one-core" in text and "small-alpha2.safetensors" in text
 
 
+def test_a_run_outside_of_runs_is_followed_too(folder: Path) -> None:
+    run(*TRAIN, "--run", "elsewhere/mine")
+    run("extract")
+    run("export", "model.onnx")
+    bench = json.loads(run("bench", "--duration", "0.05", "--json").stdout)
+    assert [Path(timing["path"]).name for timing in bench["timings"]] == ["model.onnx", "full.onnx"]
+    kept = json.loads((folder / "elsewhere/mine/deployed.json").read_text())
+    assert set(kept) == {"extract", "export", "bench"} and len(kept["export"]) == 2
+
+
 def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adjcompress.bench.table._LAYER_SECONDS", 0.05)
     monkeypatch.setattr("adjcompress.bench.table._NETWORK_SECONDS", 0.2)

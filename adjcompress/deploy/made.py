@@ -77,9 +77,9 @@ def deployed(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def run_of(path: Path) -> Path | None:
-    """The run here that a package or an ONNX file was made from; None for one from elsewhere."""
-    wanted = path.resolve()
-    for folder in sorted(RUNS.glob("*")):
+    """The run that a package or an ONNX file was made from, of those in runs/ and the one used last; else None."""
+    wanted, last = path.resolve(), made().run
+    for folder in [*sorted(RUNS.glob("*")), *([Path(last)] if last else [])]:
         if folder.is_symlink() or not (folder / DEPLOYED).is_file():
             continue
         for step in ("extract", "export"):
