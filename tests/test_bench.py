@@ -23,12 +23,13 @@ from adjcompress.data import Preprocessing
 from adjcompress.deploy import ExportOptions
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("bench")
     images = torch.randn(7, 3, 32, 32)
     full = ac.create_model("cifar_resnet20", 10).eval()
     small = ac.slice_model(full, ac.plan_widths(full, images, 4))
-    paths = [tmp_path / "small.onnx", tmp_path / "full.onnx"]
+    paths = [folder / "small.onnx", folder / "full.onnx"]
     for network, path in zip((small, full), paths, strict=True):
         ac.export_onnx(network, path, images)
     return paths
