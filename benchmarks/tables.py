@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,78 @@ def rows() -> list[tuple[str, str, str]]:
         f"{slowest[0]:.0f}x",
     )
 
+    deployed(add)
+
     weights = read("cifar_weights")
     known = weights["figures"]["test_accuracy_percent"]
     add(weights, "CIFAR ResNet-20 and 56 with known weights, CIFAR-10 top-1", f"{known['resnet20']} %, {known['resnet56']} %")
     return found
 
 
+def deployed(add: Callable[[dict[str, Any], str, str], None]) -> None:
+    """Alignment, int8 and the table of layers."""
+    aligned = read("alignment")
+    widths = aligned["figures"]["widths"]
+    text = "; ".join(
+        f"{name}: {widths[name]['parameters'] / 1e6:.2f} M parameters, {len(widths[name]['unblocked'])} layers outside blocks, "
+        f"{widths[name]['1 thread']['p50_ms']:.1f} ms"
+        for name in ("16", "15", "15 aligned")
+    )
+    add(aligned, "ResNet-50 with 16, 15, and 15 aligned channels per base width, 224 px, one thread", text)
+
+    eight = read("int8")
+    names = ("full", "full-int8", "alpha4", "alpha4-int8")
+    files = {name: eight["figures"][f"{name}, one-core"] for name in names}
+    smallest = files["alpha4-int8"]
+    text = ", ".join(f"{name} {file['p50_ms']:.1f} ms and {file['bytes'] / 1e6:.1f} MB" for name, file in files.items())
+    text += f": **{smallest['times_faster']:.1f}x faster, {smallest['times_smaller']:.1f}x smaller**"
+    add(eight, "ResNet-50, 224 px, one core, float and int8 (random weights; accuracy in the table below)", text)
+
+    predicted = read("latency_table")
+    for network, figure in predicted["figures"].items():
+        text = (
+            f"rank correlation {figure['spearman']:.3f}, median error {100 * figure['median_relative_error']:.1f} % on "
+            f"{len(figure['plans'])} plans"
+        )
+        add(predicted, f"Latency of random width plans of {network}, predicted from a table of its layers", text)
+
+
+NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}
+
+
+def deployment() -> list[str]:
+    """Float and int8, full and small, of the networks trained on real images."""
+    lines = [
+        "| network | file | top-1, test | parameters | bytes | one core | times faster | two cores |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, title in NETWORKS.items():
+        figures = read(f"deployment_{name}")["figures"]
+        timings = {(timing["path"], timing["target"]): timing for timing in figures["bench"]}
+        for path, accuracy in reversed(figures["test_accuracy"].items()):
+            one, two = timings[path, "one-core"], timings[path, "two-core"]
+            int8 = figures["export"][path]["int8"]
+            kept = f", {len(int8['float_layers'])} layers in float" if int8 and int8["float_layers"] else ""
+            what = path.removesuffix(".onnx").removeprefix(f"{name}-")
+            lines.append(
+                f"| {title} | {what}{kept} | {100 * accuracy:.2f} % | {one['parameters']:,} | {one['bytes'] / 1e6:.2f} MB | "
+                f"{one['latency']['p50_ms']:.3f} ms | {one['speedup']['value']:.2f}x | {two['latency']['p50_ms']:.3f} ms |"
+            )
+    notes = []
+    for name, title in NETWORKS.items():
+        result = read(f"deployment_{name}")
+        training = result["figures"]["training"]
+        notes.append(
+            f"{title}: {training['images']:,} images, {training['epochs']} epochs, seed {training['seed']}, "
+            f"`{result['command']}`"
+        )
+    return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split."]
+
+
 def table() -> str:
     lines = ["| what | measured | command |", "| --- | --- | --- |"]
     lines += [f"| {what} | {figure} | {command} |" for what, figure, command in rows()]
+    lines += ["", *deployment()]
     machine = read("latency")["machine"]
     lines += ["", f"{machine['cpu']} with {', '.join(machine['instructions'])}, {machine['cores']} cores, "
               f"torch {machine['versions']['torch']}, ONNX Runtime {machine['versions']['onnxruntime']}. "
