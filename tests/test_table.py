@@ -197,6 +197,10 @@ def test_the_points_of_a_reach_predict_every_width_in_it(shape: LayerShape, grid
         assert {point for point, _ in grid.corners(shape, channels_in, channels_out)} <= points
 
 
+def test_the_last_whole_block_of_a_reach_is_measured_where_its_end_is_not_aligned() -> None:
+    assert ("narrow", 4, 24) in Grid(8, pads_outputs=False).points(POINTWISE, (4, 4), (1, 22))
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 

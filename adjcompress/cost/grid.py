@@ -108,8 +108,10 @@ class Grid:
         if shape.kind in ("grouped", "linear"):
             layouts = (self.layout(shape, low, low),)
         measured = {width for layout in layouts for width in self.axes(layout, shape, low)[side] if low < width < high}
-        beside = set() if shape.kind == "grouped" else {low + 1, high - 1}
-        return sorted({low, high} | beside | measured)
+        if shape.kind == "grouped":
+            return sorted({low, high} | measured)
+        odd, whole = {low + 1, high - 1}, {-(-low // _ALIGNED) * _ALIGNED, high // _ALIGNED * _ALIGNED}
+        return sorted({low, high} | measured | {width for width in odd | whole if low < width < high})
 
     def _whole_blocks(self, channels: int) -> int:
         return -(-channels // self.block_channels) * self.block_channels
