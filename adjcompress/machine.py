@@ -16,6 +16,9 @@ from adjcompress.version import versions
 # The instructions that decide how fast a convolution runs.
 _TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
 
+# The cores of a CPU target, each with one thread.
+TARGET_CORES = {"one-core": 1, "two-core": 2, "four-core": 4}
+
 
 @dataclass(frozen=True)
 class Machine:

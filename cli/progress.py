@@ -48,6 +48,9 @@ class ProgressReporter(Reporter):
             f"epoch {record['epoch']:3}  loss {train['loss']:.4f}  validation: {scores}  "
             f"{train['images_per_second']:.0f} images/s  {_clock(record['seconds'])}"
         )
+        for name, cost in record.get("search", {}).get("costs", {}).items():
+            if "budget" in cost:
+                line += f"  {name} {cost['expected']:.3f} of {cost['budget']:.3f}"
         if self._bar is None:
             click.echo(line, err=True)
         else:

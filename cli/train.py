@@ -25,12 +25,34 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     show_default=True,
     help="A data set by name, an .npz file, or a folder with train/ and test/ by class.",
 )
-@click.option("--method", default="adjoined", show_default=True, help="adjoined, or standard (one network alone).")
+@click.option(
+    "--method", default="adjoined", show_default=True, help="adjoined, dan (widths learnt under a budget), or standard."
+)
 @click.option(
     "--alpha",
     type=float,
     multiple=True,
-    help="Full width / small width; repeat it for several small networks. [default: 8; standard: none]",
+    help="Full width / small width; repeat it for several small networks, or, with dan, for candidates. "
+    "[default: 8; dan: 1 2 4 8; standard: none]",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    help="dan: what the small network may cost: macs=0.45 (of the full's), params=1.8M, latency=9ms@one-core; repeatable.",
+)
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="dan: the latency table of a --budget latency, from adjcompress bench --table.",
+)
+@click.option("--width-step", type=int, help="dan: every multiple of this many channels is a candidate, in place of --alpha.")
+@click.option("--halves", is_flag=True, help="dan: learn weights and widths on different halves of the images.")
+@click.option("--search-epochs", type=int, help="dan: epochs of the search. [default: a quarter of the recipe's]")
+@click.option("--keep-weights", is_flag=True, help="dan: train on from the search's weights, not from scratch.")
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    help="Widths from a run's plan.json or config.json, in place of --alpha or a search; the data may be others.",
 )
 @click.option(
     "--slim",
@@ -99,6 +121,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train
       adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --epochs 6
       adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64 --align auto
+      adjcompress train --method dan --budget macs=0.45
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
@@ -106,11 +129,11 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     from adjcompress_cli.progress import ProgressReporter
 
     from adjcompress.report import write_report
-    from adjcompress.training import Hardware, Reporter, open_run, resume
+    from adjcompress.training import Hardware, Reporter, begun_run, resume
     from adjcompress.training import train as train_anew
 
     if options["resume"] and not given(ctx, "precision"):
-        options["precision"] = open_run(options["run"]).config["precision"]
+        options["precision"] = begun_run(options["run"]).config["precision"]
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
     reporter: Reporter = Reporter() if quiet else ProgressReporter()
     try:
@@ -138,7 +161,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
 def _train_options(options: dict[str, Any]) -> Any:
     from adjcompress.data import DataSpec
     from adjcompress.methods import MethodOptions
-    from adjcompress.training import TrainOptions, recipe
+    from adjcompress.training import TrainOptions, read_plan, recipe
 
     changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "clip_norm", "ema")
     return TrainOptions(
@@ -154,11 +177,18 @@ def _train_options(options: dict[str, Any]) -> Any:
             seed=options["seed"],
             schedule=options["schedule"],
             detach=options["detach"],
+            plan=None if options["plan"] is None else read_plan(options["plan"]),
+            budgets=options["budget"],
+            table=None if options["table"] is None else str(options["table"]),
+            width_step=options["width_step"],
+            halves=options["halves"],
         ),
         recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
         seed=options["seed"],
         weights=options["weights"],
         new_classifier=options["new_classifier"],
+        search_epochs=options["search_epochs"],
+        keep_weights=options["keep_weights"],
     )
 
 
@@ -180,9 +210,9 @@ def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
     from adjcompress_cli.main import given
 
     from adjcompress.errors import AdjCompressError
-    from adjcompress.training import open_run
+    from adjcompress.training import begun_run
 
-    run = open_run(folder)
+    run = begun_run(folder)
     before = (run.config.get("notes") or {}).get("options", {})
     for name, value in ctx.params.items():
         if given(ctx, name) and name not in _OF_THE_MACHINE and str(before.get(name)) != str(_plain(value)):

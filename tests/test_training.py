@@ -21,7 +21,7 @@ from adjcompress.methods import Terms, decay_groups
 from adjcompress.training import Run, evaluate
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, newest_checkpoint
-from adjcompress.training.recipe import RECIPES, make_optimizer, set_rates_
+from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
 from adjcompress.training.run import held
 
 SCRIPT = """
@@ -356,7 +356,7 @@ def test_the_papers_recipe_is_theirs() -> None:
     assert (recipe.momentum_at(0), recipe.momentum_at(0.1), recipe.momentum_at(1)) == (0.95, 0.85, 0.95)
     assert recipe.lr_at(0) == pytest.approx(1e-4)
     assert recipe.lr_at(1) == pytest.approx(1e-8)
-    optimizer = make_optimizer(decay_groups(TinyNet(), recipe.weight_decay), recipe)
+    (optimizer,) = make_optimizers(decay_groups(TinyNet(), recipe.weight_decay), recipe)
     set_rates_(optimizer, recipe, 0.1)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["weight_decay"]) == (pytest.approx(1e-3), (0.85, 0.99), 1e-2)

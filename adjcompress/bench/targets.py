@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from adjcompress.errors import AdjCompressError, pick
+from adjcompress.machine import TARGET_CORES
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ _MIB = 2**20
 TARGETS = {
     target.name: target
     for target in (
-        Target("one-core", 1, 1, 512 * _MIB),
-        Target("two-core", 2, 1, 1024 * _MIB),
-        Target("four-core", 4, 1, 2048 * _MIB),
+        Target("one-core", TARGET_CORES["one-core"], 1, 512 * _MIB),
+        Target("two-core", TARGET_CORES["two-core"], 1, 1024 * _MIB),
+        Target("four-core", TARGET_CORES["four-core"], 1, 2048 * _MIB),
         Target("gpu", 1, 1, None, provider="cuda"),
     )
 }

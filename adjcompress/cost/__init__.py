@@ -1,5 +1,6 @@
 """What does a network cost?"""
 
+from adjcompress.cost.budget import Budget, parse_budgets
 from adjcompress.cost.count import Counts, LayerCount, count
 from adjcompress.cost.grid import Grid
 from adjcompress.cost.latency import Anchor, Conditions, LatencyEstimate, LatencyTable, LayerLatency, Sweep
@@ -7,6 +8,7 @@ from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 
 __all__ = [
     "Anchor",
+    "Budget",
     "Conditions",
     "Counts",
     "Grid",
@@ -20,4 +22,5 @@ __all__ = [
     "count",
     "fingerprint",
     "layer_shapes",
+    "parse_budgets",
 ]

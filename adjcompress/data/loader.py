@@ -24,14 +24,24 @@ from adjcompress.seeds import derived_seed
 Batch = tuple[Tensor, Tensor]
 
 
-def epoch_batches(images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+def epoch_batches(
+    images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1, halves: bool = False
+) -> list[Tensor]:
     """The image indices of every step of one epoch for process `rank` of `world`.
 
     `batch_size` is for one process. A step of all processes together takes the same images as one process with
-    `world` times the batch.
+    `world` times the batch. With `halves`, even steps take images of one half and odd steps of the other; which image
+    belongs to which half is the same in every epoch.
     """
     order = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
-    return [torch.tensor_split(batch, world)[rank] for batch in torch.tensor_split(order, steps_of(images, batch_size * world))]
+    if not halves:
+        batches = list(torch.tensor_split(order, steps_of(images, batch_size * world)))
+    else:
+        sides = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed("halves", seed))) < images // 2
+        steps = steps_of(images - images // 2, batch_size * world)
+        parts = [torch.tensor_split(order[sides[order] == first], steps) for first in (True, False)]
+        batches = [batch for pair in zip(*parts, strict=True) for batch in pair]
+    return [torch.tensor_split(batch, world)[rank] for batch in batches]
 
 
 def steps_of(images: int, batch_size: int) -> int:
@@ -52,6 +62,7 @@ class TrainingBatches:
         rank: int = 0,
         world: int = 1,
         workers: int | None = None,
+        halves: bool = False,
     ) -> None:
         if batch_size < 1 or world * 2 > len(split):
             raise AdjCompressError(
@@ -59,9 +70,10 @@ class TrainingBatches:
                 "at least 1, and 2 images for each process."
             )
         self.split = split.to(device) if isinstance(split, TensorSplit) else split
-        self.steps = steps_of(len(split), batch_size * world)
         self._order = (len(split), batch_size, seed)
+        self._halves = halves
         self._place = (rank, world)
+        self.steps = len(epoch_batches(*self._order, 0, *self._place, halves))
         self.device = device
         self._sampler = _EpochSampler()
         self._files: DataLoader[Any] | None = None
@@ -70,7 +82,7 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from step `start` on."""
-        batches = epoch_batches(*self._order, epoch, *self._place)[start:]
+        batches = epoch_batches(*self._order, epoch, *self._place, self._halves)[start:]
         if isinstance(self.split, TensorSplit):
             for indices in batches:
                 indices = indices.to(self.device)

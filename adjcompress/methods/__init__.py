@@ -1,19 +1,29 @@
 """In which ways can a network be trained?"""
 
 from adjcompress.methods.adjoined import AdjoinedMethod
+from adjcompress.methods.dan import DanMethod, Found, SearchMethod
 from adjcompress.methods.protocol import Method, MethodOptions, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
 
 METHODS: dict[str, type[Method]] = {
     "adjoined": AdjoinedMethod,  # type: ignore[dict-item]  # its network is narrower than the protocol's, which mypy forbids
+    "dan": DanMethod,  # type: ignore[dict-item]
     "standard": StandardMethod,
+}
+# What a method's first phase is trained by; nobody chooses these by name.
+PHASES: dict[str, type[Method]] = {
+    "search": SearchMethod,  # type: ignore[dict-item]
 }
 
 __all__ = [
     "METHODS",
+    "PHASES",
     "AdjoinedMethod",
+    "DanMethod",
+    "Found",
     "Method",
     "MethodOptions",
+    "SearchMethod",
     "StandardMethod",
     "Terms",
     "alpha_name",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, decay_groups
-from adjcompress.widths import WidthPlan, plan_widths
+from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 
 class AdjoinedMethod:
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small)."""
 
     name = "adjoined"
+    halves = False
+    planned = "plan"
+    """What the small network is called whose widths a plan gives."""
 
     def __init__(
         self, network: AdjoinedNetwork, schedule: str = "quadratic", weight: float = 1.0, detach: bool = False
@@ -27,13 +30,14 @@ class AdjoinedMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
-        alphas = options.alphas or (8.0,)
-        for alpha in alphas:
-            if alpha == 1:
-                raise AdjCompressError("--alpha 1 is the full network itself: an adjoined run needs an alpha above 1.")
-        plans = {
-            alpha_name(alpha): plan_widths(model, example, alpha, options.slim, options.keep, options.align) for alpha in alphas
-        }
+        if options.plan is not None:
+            check_plan_alone(options)
+            plans = {cls.planned: plan_like(model, example, options.plan)}
+        else:
+            plans = {
+                alpha_name(alpha): plan_widths(model, example, alpha, options.slim, options.keep, options.align)
+                for alpha in _alphas(options)
+            }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
         return cls(AdjoinedNetwork(model, plans, mask), options.schedule, options.weight, options.detach)
 
@@ -71,6 +75,17 @@ class AdjoinedMethod:
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.network.plans.get(deployable)
 
+    def record(self) -> dict[str, Any]:
+        return {}
+
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}
         return {"full": self.network.full, **smalls}
+
+
+def _alphas(options: MethodOptions) -> Sequence[float]:
+    alphas = options.alphas or (8.0,)
+    for alpha in alphas:
+        if alpha == 1:
+            raise AdjCompressError("--alpha 1 is the full network itself: an adjoined run needs an alpha above 1.")
+    return alphas

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError
 from adjcompress.widths import WidthPlan
 from adjcompress.widths.channels import NORMS
 
@@ -25,7 +26,10 @@ class MethodOptions:
     """What a user may choose about a method; each takes what it needs.
 
     `alphas`, `slim`, `keep`, `align` are those of `plan_widths`. `beta` and `seed`: the random mask r_beta. `schedule`,
-    `weight`, `detach`: the adjoint loss.
+    `weight`, `detach`: the adjoint loss. `plan`: widths that are known already, in place of alphas.
+
+    A width search takes `alphas` or `width_step` as its candidates, `budgets` as `Budget.parse` reads them, and the latency
+    table in file `table`. `halves`: it learns weights and widths on different halves of the images.
     """
 
     alphas: Sequence[float] = ()
@@ -37,6 +41,11 @@ class MethodOptions:
     schedule: str = "quadratic"
     weight: float = 1.0
     detach: bool = False
+    plan: WidthPlan | None = None
+    budgets: Sequence[str] = ()
+    table: str | None = None
+    width_step: int | None = None
+    halves: bool = False
 
 
 class Method(Protocol):
@@ -45,6 +54,8 @@ class Method(Protocol):
     name: str
     network: nn.Module
     """What is trained and checkpointed."""
+    halves: bool
+    """Whether steps see the two halves of the training images in turn, the first half at even steps."""
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> Method:
@@ -61,13 +72,19 @@ class Method(Protocol):
         """The loss of a batch (N, C, H, W), labels (N,) or probabilities (N, classes), at `progress` in [0, 1]."""
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser, each with its name and weight decay."""
+        """Parameter groups for the optimiser, each with its name and weight decay.
+
+        A group with an "own" entry, {"lr": ...}, has an Adam of its own at that rate, whatever the recipe says.
+        """
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (N, classes) of every deployable as the training computes them: what extraction is compared with."""
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         """The width plan by which a deployable is cut from the model; None for the whole model."""
+
+    def record(self) -> dict[str, Any]:
+        """What the epoch's line of the log holds beside losses and accuracy, by name; JSON."""
 
     def deployables(self) -> dict[str, nn.Module]:
         """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""
@@ -86,6 +103,19 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
         {"name": "no decay", "params": steady, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def check_plan_alone(options: MethodOptions) -> None:
+    """Refuse options that would choose widths where a plan gives them."""
+    clashing = {
+        "--alpha": bool(options.alphas),
+        "--slim": options.slim is not None,
+        "--keep": options.keep is not None,
+        "--align": options.align != 1,
+    }
+    for option, given in clashing.items():
+        if given:
+            raise AdjCompressError(f"--plan gives the widths, so {option} would do nothing: leave one of them out.")
 
 
 def alpha_name(alpha: float) -> str:

@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, decay_groups
-from adjcompress.widths import WidthPlan, plan_widths, slice_model
+from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.widths import WidthPlan, plan_like, plan_widths, slice_model
 
 
 class StandardMethod:
     """Cross-entropy on one network. With a plan, that network is the small one, and the full one is never trained."""
 
     name = "standard"
+    halves = False
 
     def __init__(self, network: nn.Module, deployable: str = "full", plan: WidthPlan | None = None) -> None:
         self.network = network if plan is None else slice_model(network, plan)
@@ -24,6 +25,9 @@ class StandardMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> StandardMethod:
+        if options.plan is not None:
+            check_plan_alone(options)
+            return cls(model, "plan", plan_like(model, example, options.plan))
         if len(options.alphas) > 1:
             raise AdjCompressError(f"--method standard trains one network; {len(options.alphas)} alphas were given.")
         if not options.alphas or options.alphas[0] == 1:
@@ -52,6 +56,9 @@ class StandardMethod:
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.plan
+
+    def record(self) -> dict[str, Any]:
+        return {}
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}

@@ -5,7 +5,7 @@ from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import fit
 from adjcompress.training.recipe import RECIPES, Recipe, recipe
 from adjcompress.training.reporter import Reporter, StepNews
-from adjcompress.training.run import Run, latest_run, new_run_folder, open_run
+from adjcompress.training.run import Run, begun_run, latest_run, new_run_folder, open_run, read_plan
 from adjcompress.training.start import TrainOptions, resume, train
 
 __all__ = [
@@ -17,12 +17,14 @@ __all__ = [
     "Run",
     "StepNews",
     "TrainOptions",
+    "begun_run",
     "evaluate",
     "fit",
     "latest_run",
     "launch",
     "new_run_folder",
     "open_run",
+    "read_plan",
     "recipe",
     "resume",
     "train",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,23 +149,29 @@ def under(prefix: str, tensors: Mapping[str, Tensor], separator: str = "/") -> d
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: "optimizer/<parameter's number>/<key>"."""
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The optimisers' states as named tensors: "optimizer/<parameter's number>/<key>", of a second one "optimizer2/..."."""
     tensors = {}
-    for number, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if value is not None:
-                tensors[f"optimizer/{number}/{key}"] = torch.as_tensor(value)
+    for prefix, optimizer in _numbered(optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    tensors[f"{prefix}/{number}/{key}"] = torch.as_tensor(value)
     return tensors
 
 
-def load_optimizer_(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put named tensors of `optimizer_tensors` back; its parameter groups stay as they are."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in under("optimizer", tensors).items():
-        number, _, key = name.partition("/")
-        state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def load_optimizers_(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Put named tensors of `optimizer_tensors` back; the parameter groups stay as they are."""
+    for prefix, optimizer in _numbered(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in under(prefix, tensors).items():
+            number, _, key = name.partition("/")
+            state.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _numbered(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, torch.optim.Optimizer]]:
+    return [(f"optimizer{number if number > 1 else ''}", optimizer) for number, optimizer in enumerate(optimizers, 1)]
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from adjcompress.training.checkpoint import (
     Found,
     Position,
     checkpoints,
-    load_optimizer_,
+    load_optimizers_,
     newest_checkpoint,
     optimizer_tensors,
     remove_after,
@@ -40,7 +40,7 @@ from adjcompress.training.checkpoint import (
 from adjcompress.training.evaluate import Evaluation, evaluate
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
-from adjcompress.training.recipe import Recipe, make_optimizer, set_rates_
+from adjcompress.training.recipe import Recipe, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
@@ -62,27 +62,34 @@ def fit(
     compile: bool = False,
     checkpoint_minutes: float = 5.0,
     notes: Mapping[str, Any] | None = None,
+    phase_of: Path | None = None,
 ) -> Run:
     """Train `method` on `data` by `recipe`, in folder `run`; return the run. `method.network` ends up trained.
 
     `model` is kept in the run so that its networks can be built again from it. With `resume` the training goes on from
     the newest whole checkpoint, and ends with the weights it would have had without interruption, to the last bit on one
     CPU. Checkpoints are written after each epoch, and within one every `checkpoint_minutes`. `fabric`: the hardware, from
-    `launch`; by default one device. `notes` is kept in config.json as it is. A loss that is not finite, a run that exists
+    `launch`; by default one device. `notes` is kept in config.json as it is. `phase_of`: the run that this training only
+    prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
     already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
+    if method.halves and fabric.world_size > 1:
+        raise AdjCompressError(
+            "Halves of the images for weights and widths need one process: leave --halves out, or --devices."
+        )
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
     if fabric.is_global_zero:
-        start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes})
+        start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes}, phase_of or folder)
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
     alone = held(folder) if fabric.is_global_zero else nullcontext()
     with alone, synchronised_batch_norm(method.network, fabric.world_size):
         training = _Training(method, data, recipe, folder, seed, fabric, reporter, compile, checkpoint_minutes)
         training.go_on_from(found)
         training.run()
+        training.finish(tested=phase_of is None)
     fabric.barrier()  # what one process wrote is there for all
     return open_run(folder)
 
@@ -118,6 +125,7 @@ class _Training:
             fabric.device,
             fabric.global_rank,
             fabric.world_size,
+            halves=method.halves,
         )
         self.step_loss = fabric.setup_module(_StepLoss(method))
         self.average: AveragedModel | None = None
@@ -125,9 +133,9 @@ class _Training:
             self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         if compile:
             self.network.compile()
-        optimizer = fabric.setup_optimizers(make_optimizer(method.parameter_groups(recipe.weight_decay), recipe))
-        assert isinstance(optimizer, _FabricOptimizer)  # one in, one out
-        self.optimizer = optimizer
+        optimizers = make_optimizers(method.parameter_groups(recipe.weight_decay), recipe)
+        self.optimizers = [_set_up(fabric, optimizer) for optimizer in optimizers]
+        self.recipes_own = self.optimizers[0].optimizer  # the others keep their rates
         self.start = Position()
 
     def go_on_from(self, found: Found | None) -> None:
@@ -137,7 +145,7 @@ class _Training:
         checkpoint = found.checkpoint
         self.start = checkpoint.position
         self.network.load_state_dict(checkpoint.weights)
-        load_optimizer_(self.optimizer.optimizer, checkpoint.training)
+        load_optimizers_([each.optimizer for each in self.optimizers], checkpoint.training)
         if self.average:
             self.average.load_state_dict(under(AVERAGE, checkpoint.training))
         for damage in found.damaged:
@@ -146,7 +154,7 @@ class _Training:
             remove_after(self.folder, found.folder)
 
     def run(self) -> None:
-        """Train the epochs that are left; evaluate on validation after each, on the test split after the last."""
+        """Train the epochs that are left; evaluate on validation after each."""
         self.began = time.monotonic() - self.start.seconds
         self.saved = time.monotonic()
         self.reporter.started(str(self.folder), self.recipe, self.start.epoch)
@@ -163,6 +171,7 @@ class _Training:
                 "seconds": round(done.seconds, 3),
                 "train": train,
                 "validation": {name: score.to_json() for name, score in validation.items()},
+                **self.method.record(),
             }
             if self.fabric.is_global_zero:
                 write_log(self.folder, [*read_log(self.folder)[:epoch], record])
@@ -174,7 +183,16 @@ class _Training:
             events.close()
         if self.average:
             self.network.load_state_dict(self.average.module.state_dict())
-        self._finish()
+
+    def finish(self, tested: bool) -> None:
+        """Write results.json; with `tested` look at the test split, once, with the last weights and in full precision."""
+        results: dict[str, Any] = {"epochs": self.recipe.epochs, "seconds": round(time.monotonic() - self.began, 3)}
+        if tested:
+            scores = self._evaluate(self.data.test, nullcontext)
+            results["test"] = {name: score.to_json() for name, score in scores.items()}
+        if self.fabric.is_global_zero:
+            write_results(self.folder, results)
+        self.reporter.finished(results)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, from where it was left; return the means of its losses and the images per second."""
@@ -187,16 +205,17 @@ class _Training:
             done = epoch * steps + step
             progress = done / (self.recipe.epochs * steps)
             torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
-            set_rates_(self.optimizer.optimizer, self.recipe, progress)
+            set_rates_(self.recipes_own, self.recipe, progress)
             terms = self.step_loss(self._shown(pixels), self._targets(labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
             loss = terms["loss"].detach()
             self.fabric.backward(terms["loss"])
             if self.recipe.clip_norm:
                 norm = self.recipe.clip_norm
-                self.fabric.clip_gradients(self.step_loss, self.optimizer, max_norm=norm, error_if_nonfinite=False)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+                self.fabric.clip_gradients(self.step_loss, self.optimizers[0], max_norm=norm, error_if_nonfinite=False)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             if self.average:
                 self.average.update_parameters(self.network)
 
@@ -235,22 +254,16 @@ class _Training:
         if not self.fabric.is_global_zero:
             return
         _check_weights(self.network, position, self.folder)
-        tensors = optimizer_tensors(self.optimizer.optimizer)
+        tensors = optimizer_tensors([each.optimizer for each in self.optimizers])
         if self.average:
             tensors |= {f"{AVERAGE}/{name}": tensor for name, tensor in self.average.state_dict().items()}
         save_checkpoint(self.folder, Checkpoint(position, self.network.state_dict(), tensors))
 
-    def _finish(self) -> None:
-        """Look at the test split, once, with the last weights and in full precision."""
-        scores = self._evaluate(self.data.test, nullcontext)
-        results = {
-            "epochs": self.recipe.epochs,
-            "seconds": round(time.monotonic() - self.began, 3),
-            "test": {name: score.to_json() for name, score in scores.items()},
-        }
-        if self.fabric.is_global_zero:
-            write_results(self.folder, results)
-        self.reporter.finished(results)
+
+def _set_up(fabric: Fabric, optimizer: torch.optim.Optimizer) -> _FabricOptimizer:
+    wrapped = fabric.setup_optimizers(optimizer)
+    assert isinstance(wrapped, _FabricOptimizer)  # one in, one out
+    return wrapped
 
 
 class _StepLoss(nn.Module):

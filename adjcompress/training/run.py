@@ -1,7 +1,8 @@
 """What does a run's folder hold, and how is it read?
 
 config.json (everything needed to repeat it), log.jsonl (a line an epoch), checkpoint-<epoch>/, results.json (the test
-split, once, at the end). `runs/latest` points at the newest run.
+split, once, at the end). `runs/latest` points at the newest run. A run of two phases also holds its first, search/, and what
+that decided, plan.json.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from torch import nn
 from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import system_errors, write_text
-from adjcompress.methods import METHODS, Method
+from adjcompress.methods import METHODS, PHASES, Method
 from adjcompress.models import ModelSpec
 from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.widths import WidthPlan
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
+SEARCH = "search"  # the folder of a run's first phase, a run itself, and what it decides
+PLAN = "plan.json"
 FORMAT = 1
 # What a resumed training must share with the one that was interrupted; precision and device may change.
 _MUST_MATCH = ("model", "data", "method", "recipe", "seed", "processes", "classes")
@@ -85,6 +89,10 @@ def open_run(folder: Path | None = None) -> Run:
     if folder is None:
         folder = latest_run()
     path = folder / "config.json"
+    if not path.is_file() and (folder / SEARCH / "config.json").is_file():
+        raise AdjCompressError(
+            f"{folder} is still searching for its widths: go on with adjcompress train --resume --run {folder}."
+        )
     if not path.is_file():
         raise AdjCompressError(f"{folder} is no run: it has no config.json. Runs are made by adjcompress train.")
     try:
@@ -98,6 +106,28 @@ def open_run(folder: Path | None = None) -> Run:
             f"({config.get('versions', {}).get('adjcompress', 'unknown')})."
         )
     return Run(folder, config)
+
+
+def begun_run(folder: Path | None = None) -> Run:
+    """Like `open_run`, but of a run whose first phase has not ended: that phase."""
+    folder = folder or latest_run()
+    searching = not (folder / "config.json").is_file() and (folder / SEARCH / "config.json").is_file()
+    return open_run(folder / SEARCH if searching else folder)
+
+
+def read_plan(path: Path) -> WidthPlan:
+    """The width plan in a plan.json, or of the only small network in a run's config.json."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdjCompressError(f"--plan {path} cannot be read ({error}): give a run's plan.json or config.json.") from error
+    if isinstance(content, dict) and "method" in content:
+        settings = content["method"].get("settings", {})
+        plans = settings.get("plans") or ({"plan": settings["plan"]} if settings.get("plan") else {})
+        if len(plans) != 1:
+            raise AdjCompressError(f"--plan {path} holds {len(plans)} width plans: give the config.json of a run that has one.")
+        (content,) = plans.values()
+    return WidthPlan.from_json(content)
 
 
 def latest_run() -> Path:
@@ -152,7 +182,7 @@ def new_run_folder(name: str) -> Path:
 
 def restore_method(config: Mapping[str, Any], model: nn.Module) -> Method:
     """The method that config.json describes, around a fresh model."""
-    return pick(METHODS, config["name"], "Method").restore(model, config["settings"])
+    return pick(METHODS | PHASES, config["name"], "Method").restore(model, config["settings"])
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -177,8 +207,11 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_text(folder / "results.json", json.dumps(results, indent=1))
 
 
-def start_run(folder: Path, resume: bool, config: Mapping[str, Any]) -> None:
-    """Make a run's folder and config.json, or check that the one to go on with is the same training."""
+def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Path) -> None:
+    """Make a run's folder and config.json, or check that the one to go on with is the same training.
+
+    `newest` is what `runs/latest` points at then: the run, or the one that it is a phase of.
+    """
     if (folder / "config.json").is_file():
         old = dict(open_run(folder).config)
         if not resume:
@@ -193,7 +226,7 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any]) -> None:
     else:
         if folder.exists() and not folder.is_dir():
             raise AdjCompressError(f"{folder} is a file: choose a folder for --run.")
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name not in (SEARCH, PLAN) for path in folder.iterdir()):
             raise AdjCompressError(f"{folder} is not empty and holds no run: choose another --run.")
         write_text(folder / "config.json", json.dumps(config, indent=1))
-    point_latest_at(folder)
+    point_latest_at(newest)

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from torch import nn
 
-from adjcompress.data import DataSpec, read_data
+from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods import METHODS, MethodOptions
+from adjcompress.files import write_text
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, SearchMethod
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import fit
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
-from adjcompress.training.run import Run, new_run_folder, open_run, restore_method
+from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training is asked to do, by names: everything that is not the machine's affair."""
+    """What a training is asked to do, by names: everything that is not the machine's affair.
+
+    Where the method searches for widths first: `search_epochs` of that, by default a quarter of the recipe's, and whether the
+    training goes on from the search's full network (`keep_weights`) or starts afresh.
+    """
 
     model: str = "resnet18"
     data: DataSpec = field(default_factory=lambda: DataSpec("digits"))
@@ -32,6 +40,26 @@ class TrainOptions:
     seed: int = 0
     weights: Path | None = None
     new_classifier: bool = False
+    search_epochs: int | None = None
+    keep_weights: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but a width plan, with which there is no search to remember the rest for."""
+        content = asdict(replace(self, method_options=replace(self.method_options, plan=None)))
+        return {**content, "weights": None if self.weights is None else str(self.weights)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainOptions:
+        """Read what `to_json` wrote."""
+        return cls(
+            **{
+                **data,
+                "data": DataSpec(**data["data"]),
+                "method_options": MethodOptions(**data["method_options"]),
+                "recipe": Recipe(**data["recipe"]),
+                "weights": None if data["weights"] is None else Path(data["weights"]),
+            }
+        )
 
 
 def train(
@@ -43,59 +71,146 @@ def train(
 ) -> Run:
     """Build what `options` name and train it in `run`, by default runs/<data>-<model>-<method>.
 
-    The same options and seed give the same run. All that is wrong with them is found before anything is written.
+    The same options and seed give the same run. All that is wrong with them is found before anything is written. A method
+    that needs widths from a search has it first, in the run's folder search/.
     """
     make_method = pick(METHODS, options.method, "Method")
-    if options.seed < 0:
-        raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
+    _check(options)
     hardware = hardware or Hardware()
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
         data = read_data(options.data)
     spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size)
+    model = _fresh_model(options, spec, data)
+    search = _first_phase(options)
+    first: Any = search or make_method
+    method: Method = first.build(model, data.preprocessing.example(2), options.method_options)
+    if run is None:
+        names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
+        run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
+    job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
+    if not search:
+        return job.fit(method, options.recipe)
+    run = Path(fabric.broadcast(str(run)))
+    if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
+        raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
+    return job.search_then_fit(method, resume=False)
+
+
+def resume(folder: Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
+    """Go on with an interrupted run, by default the newest, as its config.json says."""
+    run = begun_run(folder)
+    hardware = hardware or Hardware(precision=run.config["precision"])
+    searching = run.config["method"]["name"] in PHASES
+    if run.results() is not None and not searching:
+        raise AdjCompressError(f"{run.folder} is finished: there is nothing to resume. Extract from it, or train a new --run.")
+    fabric = launch(hardware)
+    with fabric.rank_zero_first(local=True):
+        data = run.data()
+    notes = run.config["notes"]
+    method = restore_method(run.config["method"], run.model.build())
+    if searching:
+        options = TrainOptions.from_json(notes["then"])
+        own = {name: value for name, value in notes.items() if name != "then"} or None
+        job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
+        return job.search_then_fit(method, resume=True)
+    options = TrainOptions(seed=run.config["seed"])
+    job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
+    return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A training and where it runs: what both phases share."""
+
+    options: TrainOptions
+    data: ImageData
+    spec: ModelSpec
+    run: Path
+    fabric: Fabric
+    reporter: Reporter | None
+    compile: bool
+    notes: Mapping[str, Any] | None
+
+    def fit(self, method: Method, recipe: Recipe, resume: bool = False) -> Run:
+        """Train the run itself."""
+        return fit(method, self.data, recipe, self.run, resume=resume, notes=self.notes, **self._shared())
+
+    def search_then_fit(self, search: Method, resume: bool) -> Run:
+        """The search, or the rest of it, in the run's folder search/; then the training at the widths that it found."""
+        assert isinstance(search, SearchMethod)
+        options, folder = self.options, self.run / SEARCH
+        if not resume or open_run(folder).results() is None:
+            notes = {**(self.notes or {}), "then": options.to_json()}
+            fit(
+                search,
+                self.data,
+                _search_recipe(options),
+                folder,
+                resume=resume,
+                notes=notes,
+                phase_of=self.run,
+                **self._shared(),
+            )
+        else:
+            search = open_run(folder).method()
+            assert isinstance(search, SearchMethod)
+        found = search.decide()
+        if self.fabric.is_global_zero:
+            write_text(self.run / PLAN, json.dumps(found.to_json(), indent=1) + "\n")
+        model = _fresh_model(options, self.spec, self.data)
+        if options.keep_weights:
+            model.load_state_dict(search.network.full.state_dict())
+        chosen = replace(options.method_options, plan=found.plan, alphas=(), slim=None, keep=None, align=1)
+        method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
+        return self.fit(method, options.recipe)
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "model": self.spec,
+            "seed": self.options.seed,
+            "fabric": self.fabric,
+            "reporter": self.reporter,
+            "compile": self.compile,
+        }
+
+
+def _check(options: TrainOptions) -> None:
+    if options.seed < 0:
+        raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
+    if options.search_epochs is not None and options.search_epochs < 1:
+        raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
+    asked, searching = options.method_options, _first_phase(options) is not None
+    for option, given in {
+        "--budget": bool(asked.budgets),
+        "--table": asked.table is not None,
+        "--width-step": asked.width_step is not None,
+        "--halves": asked.halves,
+        "--search-epochs": options.search_epochs is not None,
+        "--keep-weights": options.keep_weights,
+    }.items():
+        if given and not searching:
+            why = "the --plan gives the widths" if asked.plan is not None else f"--method {options.method} does not search"
+            raise AdjCompressError(f"{option} belongs to a search for widths, and {why}: leave it out.")
+
+
+def _first_phase(options: TrainOptions) -> type[SearchMethod] | None:
+    """The method by which the widths are searched, where that is to be done."""
+    prepared_by: type[SearchMethod] | None = getattr(METHODS[options.method], "prepared_by", None)
+    return prepared_by if options.method_options.plan is None else None
+
+
+def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.Module:
+    """The model as the seed makes it, with the weights that were asked for."""
     torch.manual_seed(options.seed)
     model = spec.build()
     if options.weights is not None:
         load_weights_(model, options.weights, options.new_classifier)
     check_takes(model, data.preprocessing.example(), options.model)
-    method = make_method.build(model, data.preprocessing.example(2), options.method_options)
-    if run is None:
-        names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
-        run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
-    return fit(
-        method,
-        data,
-        options.recipe,
-        run,
-        model=spec,
-        seed=options.seed,
-        fabric=fabric,
-        reporter=reporter,
-        compile=hardware.compile,
-        notes=notes,
-    )
+    return model
 
 
-def resume(folder: Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
-    """Go on with an interrupted run, by default the newest, as its config.json says."""
-    run = open_run(folder)
-    hardware = hardware or Hardware(precision=run.config["precision"])
-    if run.results() is not None:
-        raise AdjCompressError(f"{run.folder} is finished: there is nothing to resume. Extract from it, or train a new --run.")
-    fabric = launch(hardware)
-    with fabric.rank_zero_first(local=True):
-        data = run.data()
-    method = restore_method(run.config["method"], run.model.build())
-    return fit(
-        method,
-        data,
-        Recipe(**run.config["recipe"]),
-        run.folder,
-        model=run.model,
-        seed=run.config["seed"],
-        resume=True,
-        fabric=fabric,
-        reporter=reporter,
-        compile=hardware.compile,
-        notes=run.config["notes"],
-    )
+def _search_recipe(options: TrainOptions) -> Recipe:
+    """The recipe over fewer epochs; averaged weights would say nothing of widths."""
+    epochs = options.search_epochs or max(1, round(options.recipe.epochs / 4))
+    return replace(options.recipe, epochs=epochs, ema=None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.widths.channels import ChannelGroup, channel_groups, sliced_tensors
+from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
 
@@ -36,30 +37,98 @@ def plan_widths(
     `example` is a batch (N, C, H, W). The plan is tried out before it is returned (widths/check.py); what cannot be cut,
     a pattern that names nothing and an alpha that does not fit raise an AdjCompressError.
     """
-    if align < 1:
-        raise AdjCompressError(f"--align {align} must be 1 or more: the kept channels are a multiple of it.")
+    check_align(align)
+    by_alpha = tuple(alpha) if isinstance(alpha, Mapping) else ()
+    found = slim_groups(network, example, slim, keep, by_alpha)
+    widths = [_width(group, alpha, align, is_slim) for group, is_slim in found]
+    if not any(width.slim for width in widths):
+        raise nothing_is_slim(network, found)
+    return _plan(network, example, [group for group, _ in found], widths)
+
+
+@dataclass(frozen=True)
+class SlimGroups:
+    """The channel groups of a network, and for each whether it is slim. Iterating gives the pairs."""
+
+    groups: tuple[ChannelGroup, ...]
+    slim: tuple[bool, ...]
+
+    def __iter__(self) -> Iterator[tuple[ChannelGroup, bool]]:
+        return iter(zip(self.groups, self.slim, strict=True))
+
+
+def slim_groups(
+    network: nn.Module,
+    example: Tensor,
+    slim: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+    by_alpha: Sequence[str] = (),
+) -> SlimGroups:
+    """Find the channel groups and which of them are slim, by patterns as in `plan_widths`; each must name a layer."""
     groups = channel_groups(network, example)
     cuttable = [layer for group in groups for layer in group.producers]
     default_slim, default_keep = default_patterns(network, cuttable)
     slim_patterns = default_slim if slim is None else slim
     keep_patterns = (*(default_keep if slim is None else ()), *(keep or ()))
-    by_alpha = tuple(alpha) if isinstance(alpha, Mapping) else ()
     for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns), ("alpha", by_alpha)):
         for pattern in patterns:
             _check_pattern(option, pattern, cuttable, network)
+    return SlimGroups(groups, tuple(_matches(group, slim_patterns) and not _matches(group, keep_patterns) for group in groups))
+
+
+def plan_at(network: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], kept: Sequence[int]) -> WidthPlan:
+    """The plan that keeps the first `kept[i]` channels of `groups[i]`; tried out before it is returned."""
     widths = [
-        _width(group, alpha, align, is_slim=_matches(group, slim_patterns) and not _matches(group, keep_patterns))
-        for group in groups
+        GroupWidth(group.name, group.producers, group.channels, width, width, width < group.channels)
+        for group, width in zip(groups, kept, strict=True)
     ]
-    if not any(width.slim for width in widths):
+    return _plan(network, example, groups, widths)
+
+
+def plan_like(network: nn.Module, example: Tensor, plan: WidthPlan) -> WidthPlan:
+    """The plan that gives every group of `network` the width that the group of that name has in `plan`.
+
+    So widths found on one data set serve on another, whose classifier and image size may differ. A network with other groups
+    raises an AdjCompressError.
+    """
+    groups = channel_groups(network, example)
+    mine, theirs = ([(group.name, group.channels) for group in those] for those in (groups, plan.groups))
+    if mine != theirs:
+        differing = next((pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]), None)
+        detail = f"{differing[1][0]} with {differing[1][1]} channels" if differing else f"{len(theirs)} channel groups"
         raise AdjCompressError(
-            f"No layer of {type(network).__name__} is slim. Its layers that can be cut: {_summary(cuttable)}; "
-            "choose with --slim and --keep."
+            f"The width plan is for another network: it has {detail} where {type(network).__name__} has "
+            f"{f'{differing[0][0]} with {differing[0][1]}' if differing else len(mine)}. Use it with the model it was made for."
         )
+    for group, width in zip(groups, plan.groups, strict=True):
+        if not 0 < width.kept <= group.channels or width.kept % group.quantum:
+            raise AdjCompressError(
+                f"The width plan keeps {width.kept} of the {group.channels} channels of {group.name}: "
+                f"it must be a multiple of {group.quantum} and at most {group.channels}."
+            )
+    return _plan(network, example, groups, plan.groups)
+
+
+def _plan(network: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], widths: Sequence[GroupWidth]) -> WidthPlan:
     cuts, shapes = _cuts(network, groups, widths)
     plan = WidthPlan(tuple(widths), cuts, shapes)
     check_slices(network, plan, example)
     return plan
+
+
+def check_align(align: int) -> None:
+    """Refuse an alignment that is no number of channels."""
+    if align < 1:
+        raise AdjCompressError(f"--align {align} must be 1 or more: the kept channels are a multiple of it.")
+
+
+def nothing_is_slim(network: nn.Module, found: SlimGroups) -> AdjCompressError:
+    """The error of a network none of whose groups is slim."""
+    cuttable = [layer for group in found.groups for layer in group.producers]
+    return AdjCompressError(
+        f"No layer of {type(network).__name__} is slim. Its layers that can be cut: {_summary(cuttable)}; "
+        "choose with --slim and --keep."
+    )
 
 
 def default_patterns(network: nn.Module, cuttable: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -123,35 +192,44 @@ def _width(group: ChannelGroup, alpha: Alpha, align: int, is_slim: bool) -> Grou
             f"choose a smaller alpha, or keep that layer whole with --keep '{group.name}'."
         )
     asked = group.channels / value
+    return GroupWidth(group.name, group.producers, group.channels, aligned(group, asked, align), asked, True)
+
+
+def aligned(group: ChannelGroup, asked: float, align: int) -> int:
+    """The kept channels where `asked` are wanted: rounded up to a multiple of `align` and to whole convolution groups."""
     step = math.lcm(align, group.quantum)
-    kept = min(group.channels, math.ceil(math.ceil(asked - 1e-9) / step) * step)
-    return GroupWidth(group.name, group.producers, group.channels, kept, asked, True)
+    return min(group.channels, math.ceil(math.ceil(asked - 1e-9) / step) * step)
 
 
 def _cuts(
     network: nn.Module, groups: Sequence[ChannelGroup], widths: Sequence[GroupWidth]
 ) -> tuple[dict[str, dict[int, tuple[Range, ...]]], dict[str, tuple[int, ...]]]:
     """Collect, by tensor and dimension, what all groups together leave."""
-    modules = dict(network.named_modules())
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     lost: dict[tuple[str, int], set[int]] = {}
     for group, width in zip(groups, widths, strict=True):
         if width.kept == width.channels:
             continue
-        for axis in group.axes:
+        for name, dim, axis in carriers(network, group):
             gone = {index for index, channel in zip(axis.index, axis.channel, strict=True) if channel >= width.kept}
-            if axis.layer in modules:
-                places = [(f"{axis.layer}.{name}", dim) for name, dim in sliced_tensors(modules[axis.layer], axis.side)]
-            else:  # a bare parameter, such as a layer scale (C, 1, 1): the last dimension above 1, as in the graph
-                shape = tensors[axis.layer].shape
-                places = [(axis.layer, dim) for dim, size in enumerate(shape) if size > 1][-1:]
-            for place in places:
-                if place[0] in tensors:
-                    lost.setdefault(place, set()).update(gone)
+            lost.setdefault((name, dim), set()).update(gone)
     cuts: dict[str, dict[int, tuple[Range, ...]]] = {}
     for (name, dim), gone in lost.items():
         cuts.setdefault(name, {})[dim] = _ranges([index for index in range(tensors[name].shape[dim]) if index not in gone])
     return cuts, {name: tuple(tensors[name].shape) for name in cuts}
+
+
+def carriers(network: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, int, Axis]]:
+    """The tensors that lose entries when the group's channels go: name, dimension, and which positions hold which channel."""
+    modules = dict(network.named_modules())
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for axis in group.axes:
+        if axis.layer in modules:
+            places = [(f"{axis.layer}.{name}", dim) for name, dim in sliced_tensors(modules[axis.layer], axis.side)]
+        else:  # a bare parameter, such as a layer scale (C, 1, 1): the last dimension above 1, as in the graph
+            shape = tensors[axis.layer].shape
+            places = [(axis.layer, dim) for dim, size in enumerate(shape) if size > 1][-1:]
+        yield from ((name, dim, axis) for name, dim in places if name in tensors)
 
 
 def _ranges(indices: Sequence[int]) -> tuple[Range, ...]:

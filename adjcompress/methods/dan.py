@@ -1,0 +1,245 @@
+"""How are the widths of a small network learnt under a budget, and then trained? Differentiable Adjoined Networks.
+
+Two phases: a search, whose networks are thrown away but for the widths it decides on, and an ordinary adjoined training at
+these widths. arXiv:2006.05624.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adjcompress.adjoined import SCHEDULES, adjoint_loss
+from adjcompress.adjoined.decision import Limit, check_reach, decide, used
+from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
+from adjcompress.adjoined.search import SearchNetwork
+from adjcompress.cost import Budget, LatencyTable, parse_budgets
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.machine import TARGET_CORES
+from adjcompress.methods.adjoined import AdjoinedMethod
+from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
+from adjcompress.widths import WidthPlan, candidate_widths, plan_at
+
+CANDIDATES = (1.0, 2.0, 4.0, 8.0)
+_WARM_UP = 0.2  # of the search: until then the logits rest, and weights learn at every width
+_HOT, _COLD = 4.0, 0.2  # temperatures at the begin and the end
+_RATE = 0.02  # of the logits' Adam
+_STIFFNESS, _GAIN = 2.0, 30.0  # of the budget: pressure for an excess at once, and gathered over the whole search
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search decided: the width plan, and what it costs beside the budgets, in the costs' own units."""
+
+    plan: WidthPlan
+    costs: Mapping[str, float]
+    full: Mapping[str, float]
+    budgets: tuple[Budget, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        budgets = [str(budget) for budget in self.budgets]
+        return {**self.plan.to_json(), "search": {"costs": dict(self.costs), "full": dict(self.full), "budgets": budgets}}
+
+
+class SearchMethod:
+    """The first phase: weights and widths together.
+
+    CE(full) + weight * schedule(progress) * KL(full || small) + pressure * cost, the cost being the largest of the expected
+    costs over their budgets. The pressure is a controller's: it grows while the cost is above its budget and falls, below
+    zero if need be, while it is under it. So a budget is a target and has no coefficient. Each cost counts as part of the full
+    network's, and the logits' Adam takes no weight decay.
+    """
+
+    name = "search"
+
+    def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
+        self.network, self.options, self.example = network, options, example
+        self.halves = options.halves
+        self.budgets = parse_budgets(options.budgets)
+        by_name = {cost.name: cost for cost in costs}
+        self.costs = by_name
+        self.limits = [Limit(by_name[budget.cost], budget) for budget in self.budgets]
+        self.counts = [len(each.widths) for each in network.free]
+        check_reach(self.limits, self.counts)
+        self._weight_at = pick(SCHEDULES, options.schedule, "Schedule")
+        self._start_at_budget_()
+
+    @classmethod
+    def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SearchMethod:
+        if not options.budgets:
+            raise AdjCompressError("--method dan needs a --budget, such as --budget macs=0.45, or the --plan of another run.")
+        if options.beta:
+            raise AdjCompressError("--beta thins the weights of a fixed small network: leave it out with --method dan.")
+        budgets = parse_budgets(options.budgets)
+        candidates = candidate_widths(
+            model, example, options.alphas or CANDIDATES, options.slim, options.keep, options.align, options.width_step
+        )
+        if options.alphas and options.width_step:
+            raise AdjCompressError("--alpha and --width-step both give candidates: leave one of them out.")
+        sizes = Sizes(model, candidates)
+        costs: list[Cost] = [macs_cost(model, sizes, example), parameters_cost(model, sizes)]
+        if options.table is not None:
+            costs.append(LatencyCost(model, sizes, _table(options.table, budgets), example))
+        elif any(budget.cost == "latency" for budget in budgets):
+            raise AdjCompressError(
+                "--budget latency needs --table: measure one with adjcompress bench --table table.json --model NAME "
+                "--image-size N --classes N, then give --table table.json."
+            )
+        return cls(SearchNetwork(model, candidates, example), costs, options, example)
+
+    @classmethod
+    def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SearchMethod:
+        return cls.build(model, torch.zeros(*settings["example"]), MethodOptions(**settings["options"]))
+
+    def settings(self) -> dict[str, Any]:
+        options = {name: value for name, value in asdict(self.options).items() if name != "plan"}
+        return {
+            "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
+            "example": list(self.example.shape),
+            "groups": [{"name": each.group.name, "widths": list(each.widths)} for each in self.network.free],
+        }
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        network = self.network
+        warming_up = progress < _WARM_UP
+        odd = self.halves and int(network.steps) % 2 == 1
+        choosing, learning = not warming_up and (odd or not self.halves), warming_up or not odd
+        if self.halves:
+            for parameter in (*network.full.parameters(), *network.smalls.parameters()):
+                parameter.requires_grad_(learning)
+        network.logits.requires_grad_(choosing)
+        temperature = self.temperature_at(progress)
+        outputs = network(images, network.draw(temperature))
+        weight = self.options.weight * self._weight_at(progress)
+        loss = adjoint_loss(outputs.full, outputs.smalls, labels, weight, self.options.detach)
+        part = self._part_of_budget(network.probabilities(temperature).double())
+        excess = (part.detach() - 1).clamp(-1, 1)
+        if network.training:
+            if not warming_up:
+                network.pressure += _GAIN * excess * (progress - network.progress)
+            network.progress.fill_(progress)
+            network.steps += 1
+        total = loss.total + ((network.pressure + _STIFFNESS * excess) * part).to(loss.total.dtype)
+        parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence, "part_of_budget": part.detach()}
+        return Terms(total, {**parts, "weight": loss.total.new_tensor(weight)})
+
+    def temperature_at(self, progress: float) -> float:
+        """From hot to cold, by the same factor in every step."""
+        return float(_HOT * (_COLD / _HOT) ** progress)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        weights = nn.ModuleList([self.network.full, self.network.smalls])
+        logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": {"lr": _RATE}}
+        return [*decay_groups(weights, weight_decay), logits]
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        outputs = self.network(images)
+        return {"full": outputs.full, "dan": outputs.smalls["widest"]}
+
+    def plan_of(self, deployable: str) -> WidthPlan | None:
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """Costs over the full network's, expected and of the likeliest widths; the channels that each group keeps."""
+        network = self.network
+        with torch.no_grad():
+            choice = network.probabilities(self.temperature_at(float(network.progress))).double()
+            likeliest = network.likeliest().argmax(1).cpu().numpy()[None]
+            costs = {
+                name: {
+                    "expected": float(cost.expected(choice)) / cost.full,
+                    "likeliest": float(cost.exact(likeliest)[0]) / cost.full,
+                }
+                for name, cost in self.costs.items()
+            }
+        for limit in self.limits:
+            costs[limit.cost.name]["budget"] = limit.most / limit.cost.full
+        widths = {
+            each.group.name: sum(part * width for part, width in zip(row.tolist(), each.widths, strict=False))
+            for each, row in zip(network.free, choice, strict=True)
+        }
+        temperature = self.temperature_at(float(network.progress))
+        return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "pressure": float(network.pressure)}}
+
+    def deployables(self) -> dict[str, nn.Module]:
+        """The full network, and the small one at its likeliest widths, with statistics that were gathered at all widths."""
+        return {"full": self.network.full, "dan": _Likeliest(self.network)}
+
+    def decide(self) -> Found:
+        """The likeliest widths that meet the budgets."""
+        network = self.network
+        with torch.no_grad():
+            scores = network.probabilities().double().clamp(min=1e-300).log().cpu().numpy()
+        return self.found_at(decide(scores, self.counts, self.part_used))
+
+    def found_at(self, choice: Any) -> Found:
+        """The plan of one choice, a candidate's number for every free group, and its costs."""
+        network, decided = self.network, np.asarray(choice)[None]
+        groups = [each.group for each in network.candidates]
+        plan = plan_at(network.full, self.example, groups, network.widths_at(decided[0].tolist()))
+        costs = {name: float(cost.exact(decided)[0]) for name, cost in self.costs.items()}
+        return Found(plan, costs, {name: cost.full for name, cost in self.costs.items()}, self.budgets)
+
+    def part_used(self, choices: Choices) -> Any:
+        """What part of the tightest budget each of n choices (n, groups) uses."""
+        return used(self.limits, choices)
+
+    def _part_of_budget(self, choice: Tensor) -> Tensor:
+        return torch.stack([limit.cost.expected(choice) / limit.most for limit in self.limits]).max()
+
+    def _start_at_budget_(self) -> None:
+        """Tilt the logits alike towards wide or narrow until the expected cost is the budget: the search trades from there."""
+        network = self.network
+        place = torch.arange(network.logits.shape[1], dtype=torch.double) / max(1, network.logits.shape[1] - 1)
+        low, high = -200.0, 200.0
+        with torch.no_grad():
+            for _ in range(60):
+                tilt = (low + high) / 2
+                network.logits.copy_((tilt * place).expand_as(network.logits))
+                if self._part_of_budget(network.probabilities(_HOT).double()) > 1:
+                    high = tilt
+                else:
+                    low = tilt
+
+
+class DanMethod(AdjoinedMethod):
+    """The second phase: an ordinary adjoined training at the widths that the search found."""
+
+    name = "dan"
+    planned = "dan"
+    prepared_by = SearchMethod
+
+    @classmethod
+    def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
+        if options.plan is None:
+            raise AdjCompressError("The dan method needs a width plan: search for one with SearchMethod, or give --plan.")
+        return super().build(model, example, options)
+
+
+class _Likeliest(nn.Module):
+    """A search's small network at its likeliest widths, for evaluation."""
+
+    def __init__(self, network: SearchNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.small(images)
+
+
+def _table(path: str, budgets: Sequence[Budget]) -> LatencyTable:
+    """The latency table, measured as the budget means it."""
+    table = LatencyTable.read(path)
+    for budget in budgets:
+        cores = TARGET_CORES[budget.target] if budget.target else table.conditions.threads
+        if table.conditions.threads != cores or table.conditions.batch != 1:
+            raise AdjCompressError(
+                f"--budget {budget} is for {cores} threads and batch 1; {path} holds {table.conditions.threads} threads and "
+                f"batch {table.conditions.batch}: measure another with adjcompress bench --table FILE --target {budget.target}."
+            )
+    return table

@@ -1,0 +1,227 @@
+"""Claim: widths that were searched beat uniform and random ones that cost the same.
+
+For each uniform alpha in --alphas the budget is what that network costs: MACs, and with --latency also the milliseconds that
+the latency table gives it. Each budget has a search, three random plans (random scores decided as the search decides its own)
+and the uniform plan; every plan is trained by the same recipe, seed and adjoined method, and its small network is measured
+beside the others, exported, on one thread. The test split is looked at once, at the end of each training.
+
+    python benchmarks/dan.py train --data cifar100-20k.npz --alphas 2 4
+    python benchmarks/dan.py measure --data cifar100-20k.npz
+
+Trainings are kept in --folder and resumed; `measure` writes results/dan.json, dan.md and dan.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import RESULTS, record
+
+import adjcompress as ac
+from adjcompress.adjoined.decision import decide
+from adjcompress.cost import LatencyTable
+from adjcompress.data import DataSpec, read_data
+from adjcompress.deploy import extract_package
+from adjcompress.files import write_text
+from adjcompress.methods import MethodOptions, SearchMethod
+from adjcompress.models import ModelSpec
+from adjcompress.training import TrainOptions, recipe, resume, train
+
+
+class Job:
+    """The trainings of one network on one data set, each in a folder of its own."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.folder: Path = arguments.folder
+        self.data = read_data(DataSpec(arguments.data))
+        self.spec = ModelSpec(arguments.model, len(self.data.classes), self.data.preprocessing.image_size)
+        self.example = self.data.preprocessing.example(2)
+
+    def uniform(self, alpha: float) -> ac.WidthPlan:
+        return ac.plan_widths(self.spec.build(), self.example, alpha)
+
+    def budget(self, alpha: float, cost: str) -> str:
+        """What the uniform network at `alpha` costs, as a budget."""
+        network = self.spec.build()
+        small = ac.slice_model(network, self.uniform(alpha))
+        if cost == "macs":
+            return f"macs={ac.count(small, self.example).macs / ac.count(network, self.example).macs:.6f}"
+        milliseconds = LatencyTable.read(self.arguments.table).predict(small, self.example).total_ms
+        return f"latency={milliseconds:.4f}ms@one-core"
+
+    def options(self, budget: str) -> MethodOptions:
+        return MethodOptions(budgets=(budget,), table=str(self.arguments.table) if "latency" in budget else None)
+
+    def train(self, name: str, options: MethodOptions, method: str) -> None:
+        """Train, or go on training, the run `name`."""
+        folder = self.folder / name
+        if (folder / "results.json").is_file():
+            return
+        hardware = ac.Hardware(precision="bf16")
+        if (folder / "config.json").is_file() or (folder / "search" / "config.json").is_file():
+            resume(folder, hardware, Lines(name))
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        asked = TrainOptions(
+            model=self.arguments.model,
+            data=DataSpec(self.arguments.data),
+            method=method,
+            method_options=options,
+            recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
+            seed=self.arguments.seed,
+            search_epochs=self.arguments.search_epochs if method == "dan" else None,
+        )
+        train(asked, folder, hardware, Lines(name))
+
+    def random_plan(self, budget: str, number: int) -> ac.WidthPlan:
+        """Random scores of all candidates, decided like a search's."""
+        method = SearchMethod.build(self.spec.build(), self.example, self.options(budget))
+        random = np.random.default_rng(number)
+        scores = np.log(random.dirichlet(np.ones(method.network.logits.shape[1]), len(method.counts)))
+        return method.found_at(decide(scores, method.counts, method.part_used)).plan
+
+
+class Lines(ac.Reporter):
+    """A line for each epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def epoch(self, record: Any) -> None:
+        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f}" for name, score in record["validation"].items())
+        print(
+            f"{self.name} epoch {record['epoch']}: {scores} ({record['train']['images_per_second']:.0f} images/s)", flush=True
+        )
+
+
+def train_all(job: Job) -> None:
+    arguments = job.arguments
+    for alpha in arguments.alphas:
+        budget = job.budget(alpha, arguments.cost)
+        level = f"{arguments.cost}-alpha{alpha:g}"
+        job.train(f"{level}-searched", job.options(budget), "dan")
+        job.train(f"alpha{alpha:g}-uniform", MethodOptions(plan=job.uniform(alpha)), "adjoined")
+        for number in range(arguments.random):
+            job.train(f"{level}-random{number}", MethodOptions(plan=job.random_plan(budget, number)), "adjoined")
+
+
+def measure(job: Job) -> None:
+    """Extract, export and time every small network side by side; write what was found."""
+    runs = [ac.open_run(path.parent) for path in sorted(job.folder.glob("*/results.json"))]
+    rows = [row_of(run, len(job.data.train)) for run in runs]
+    files = [run.folder / "small.onnx" for run in runs]
+    timings = ac.benchmark(files, threads=(1,), duration=job.arguments.duration).timings
+    for row, timing in zip(rows, timings, strict=True):
+        row |= {"p50_ms": timing.latency.p50_ms, "rounds": timing.latency.runs, "noisy": timing.latency.noisy}
+    seed, trained_on = runs[0].config["seed"], runs[0].config["recipe"]
+    figures = {"model": job.arguments.model, "images": len(job.data.train), "recipe": trained_on, "seed": seed, "rows": rows}
+    record("dan", figures, f"1 seed ({seed}); {timings[0].latency.runs} rounds of timing")
+    write_text(RESULTS / "dan.md", page(figures))
+    plot(rows, RESULTS / "dan.svg")
+
+
+def row_of(run: Any, images: int) -> dict[str, Any]:
+    """Everything but latency of a run's small network, which is exported to small.onnx."""
+    package = run.folder / "small.safetensors"
+    report = extract_package(run, output=package)
+    ac.export_package(package, run.folder / "small.onnx")
+    results, plan = run.results(), report.package.plan
+    small = next(label for label in results["test"] if label != "full")
+    row = {
+        "name": run.folder.name,
+        "level": run.folder.name.rpartition("-")[0],
+        "kind": run.folder.name.rpartition("-")[2],
+        "accuracy": results["test"][small]["accuracy"],
+        "full_accuracy": results["test"]["full"]["accuracy"],
+        "parameters": report.package.parameters,
+        "macs": report.package.macs,
+        "bytes": package.stat().st_size,
+        "macs_part": report.package.macs / report.full_macs,
+        "parameters_part": report.package.parameters / report.full_parameters,
+        "seconds": results["seconds"],
+        "training_macs": 3 * images * results["epochs"] * (report.package.macs + report.full_macs),
+        "widths": {group.name: group.kept for group in plan.groups if group.kept < group.channels},
+    }
+    if (run.folder / "search").is_dir():
+        row["searched"] = json.loads((run.folder / "plan.json").read_text())["search"]
+        row["search_seconds"] = ac.open_run(run.folder / "search").results()["seconds"]
+    return row
+
+
+def page(figures: dict[str, Any]) -> str:
+    lines = [
+        "# Searched, uniform and random widths",
+        "",
+        f"{figures['model']}, CIFAR-100, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, "
+        f"seed {figures['seed']}; "
+        "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json.",
+        "",
+        "| budget | widths | top-1 | full network's | MACs | parameters | bytes | one thread | training |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in figures["rows"]:
+        search = f" + {row['search_seconds']:.0f} s search" if "searched" in row else ""
+        lines.append(
+            f"| {row['level']} | {row['kind']} | {100 * row['accuracy']:.2f} % | {100 * row['full_accuracy']:.2f} % | "
+            f"{row['macs'] / 1e6:.2f} M ({row['macs_part']:.3f}) | {row['parameters'] / 1e6:.3f} M | "
+            f"{row['bytes'] / 1e6:.2f} MB | {row['p50_ms']:.3f} ms | {row['seconds']:.0f} s{search} |"
+        )
+    lines += ["", "Channels that the searches keep, of the groups that are cut:", ""]
+    for row in (row for row in figures["rows"] if "searched" in row):
+        found = ", ".join(f"{name} {kept}" for name, kept in row["widths"].items())
+        lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}): {found}")
+    return "\n".join(lines) + "\n\n![accuracy over MACs and latency](dan.svg)\n"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy over MACs and over latency."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    styles = {"searched": ("o", "#c2410c"), "uniform": ("s", "#1d4ed8"), "random": ("x", "#6b7280")}
+    for axis, key, scale, label in ((axes[0], "macs", 1e6, "MACs, millions"), (axes[1], "p50_ms", 1, "ms, one thread")):
+        for kind, (marker, color) in styles.items():
+            own = [row for row in rows if row["kind"].startswith(kind)]
+            axis.scatter(
+                [row[key] / scale for row in own],
+                [100 * row["accuracy"] for row in own],
+                marker=marker,
+                color=color,
+                label=kind,
+            )
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("top-1 of the small network, %")
+    axes[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--alphas", type=float, nargs="+", default=[2.0, 4.0])
+    parser.add_argument("--cost", choices=["macs", "latency"], default="macs")
+    parser.add_argument("--table", type=Path, default=Path("table.json"), help="with --cost latency")
+    parser.add_argument("--random", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--search-epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--duration", type=float, default=30.0)
+    parser.add_argument("--folder", type=Path, default=Path("dan"))
+    arguments = parser.parse_args()
+    (train_all if arguments.what == "train" else measure)(Job(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,581 @@
+"""Widths are learnt under a budget: the small network is the sliced one, its cost is counted, the budget is met."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyNet, randomise_
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_table import HERE, Mixed, made_up_ms
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.adjoined.decision import Limit, decide, used
+from adjcompress.adjoined.expected import LatencyCost, Sizes, macs_cost, parameters_cost
+from adjcompress.adjoined.search import SearchNetwork
+from adjcompress.cost import Anchor, Budget, Grid, LatencyTable, Sweep, fingerprint, layer_shapes, parse_budgets
+from adjcompress.data.loader import epoch_batches
+from adjcompress.methods import METHODS, DanMethod, MethodOptions, SearchMethod
+from adjcompress.training import TrainOptions, read_plan, resume, train
+from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.widths import Candidates, candidate_widths, plan_at, plan_like
+from adjcompress.widths.planning import slim_groups
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+OPTIONS = MethodOptions(budgets=("macs=0.6",))
+
+
+class Smooth(nn.Module):
+    """SiLU, whose value at 0 is no border, biases everywhere, a squeeze-excitation, and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.SiLU())
+        self.left = nn.Sequential(nn.Conv2d(16, 24, 3, 2, 1), nn.SiLU())
+        self.right = nn.Sequential(nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.Sigmoid())
+        self.depthwise = nn.Sequential(nn.Conv2d(56, 56, 3, 1, 1, groups=56), nn.BatchNorm2d(56), nn.SiLU())
+        self.squeeze, self.excite = nn.Conv2d(56, 8, 1), nn.Conv2d(8, 56, 1)
+        self.square = nn.Sequential(nn.Conv2d(56, 40, 1), nn.GroupNorm(5, 40), nn.SiLU())
+        self.head = nn.Linear(40 * 4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = self.stem(images)
+        y = self.depthwise(torch.cat((self.left(y), self.right(y)), 1))
+        y = y * torch.sigmoid(self.excite(torch.nn.functional.silu(self.squeeze(y.mean((2, 3), keepdim=True)))))
+        y = torch.nn.functional.adaptive_avg_pool2d(self.square(y), 2)
+        return self.head(y.flatten(1))
+
+
+class Tied(nn.Module):
+    """A convolution whose inputs and outputs are one group, because they are summed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1)
+        self.square = nn.Conv2d(12, 12, 3, 1, 1)
+        self.last = nn.Conv2d(12, 8, 1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = torch.relu(self.stem(images))
+        return self.head(torch.relu(self.last(y + self.square(y))).mean((2, 3)))
+
+
+def search_network(network: nn.Module, **options: Any) -> SearchNetwork:
+    return SearchNetwork(network, candidate_widths(network, IMAGE, **options), IMAGE)
+
+
+def one_hot(network: SearchNetwork, numbers: list[int]) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(numbers), network.logits.shape[1]).to(torch.double)
+
+
+def drawn(network: SearchNetwork, seed: int = 0) -> list[int]:
+    random = np.random.default_rng(seed)
+    return [int(random.integers(len(each.widths))) for each in network.free]
+
+
+def sliced(network: SearchNetwork, full: nn.Module, numbers: list[int]) -> nn.Module:
+    groups = [each.group for each in network.candidates]
+    return ac.slice_model(full, plan_at(full, IMAGE, groups, network.widths_at(numbers)))
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+NETWORKS = {
+    "resnet50": lambda: ac.create_model("resnet50", 10),
+    "mobilenet_v2": lambda: ac.create_model("mobilenet_v2", 10),
+    "densenet121": lambda: ac.create_model("densenet121", 10),
+    "cifar_resnet20": lambda: ac.create_model("cifar_resnet20", 10),
+    "smooth": Smooth,
+    "mixed": Mixed,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_at_a_one_hot_choice_the_small_network_is_the_sliced_one_and_costs_what_it_costs(name: str) -> None:
+    torch.manual_seed(0)
+    full = randomise_(NETWORKS[name]())
+    network = search_network(full, slim=("*",))
+    numbers = drawn(network)
+    small = sliced(network, full, numbers)
+    choice = one_hot(network, numbers)
+    sizes = Sizes(full, network.candidates)
+    counts = ac.count(small, IMAGE)
+    for cost, exact in ((macs_cost(full, sizes, IMAGE), counts.macs), (parameters_cost(full, sizes), counts.parameters)):
+        assert cost.expected(choice).item() == exact
+        assert cost.exact(np.array([numbers])).tolist() == [exact]
+    network.double(), small.double()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.double)
+    for module in (*network.modules(), *small.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # it would draw for other channels
+    for training in (False, True):
+        network.train(training), small.train(training)
+        expected = small(images)
+        assert (network.small(images, choice) - expected).abs().max() <= 1e-9 * expected.abs().max()  # double precision
+        assert torch.equal(network(images, choice).smalls["widest"], network.small(images, choice)) or training
+
+
+def test_a_soft_choice_weighs_channels_by_the_probability_that_they_are_kept() -> None:
+    full = Tied()
+    network = search_network(full, slim=("stem",)).double()
+    choice = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.double)  # of 2, 3, 6 and 12 channels
+    kept = torch.tensor([1.0] * 2 + [0.9] + [0.7] * 3 + [0.4] * 6, dtype=torch.double)
+    network._includes = network._including(choice)
+    views = network.views("widest")
+    assert torch.allclose(views["square.weight"], full.square.weight * kept.view(1, -1, 1, 1))
+    assert torch.allclose(views["last.weight"], full.last.weight * kept.view(1, -1, 1, 1))
+    assert views["stem.weight"] is full.stem.weight and views["head.weight"] is full.head.weight
+
+
+def test_without_a_choice_the_likeliest_widths_are_taken() -> None:
+    network = search_network(TinyNet())
+    numbers = [len(each.widths) - 2 for each in network.free]
+    with torch.no_grad():
+        network.logits.copy_(3 * one_hot(network, numbers))
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network(images).smalls["widest"], network.small(images, one_hot(network, numbers).float()))
+
+
+def test_noise_is_drawn_at_every_step_and_never_chooses_what_is_not_offered() -> None:
+    full = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    network = search_network(full, slim=("*",), alphas=(1, 2, 8, 16))
+    assert [each.widths for each in network.free] == [(2, 4), (1, 2, 8, 16)]
+    draws = torch.stack([network.draw(0.5) for _ in range(400)])
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 400
+    assert torch.allclose(draws.sum(2), torch.ones(400, 2)) and not draws[:, 0, 2:].any()
+    with torch.no_grad():
+        network.logits[1] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    often = torch.stack([network.draw(1.0).argmax(1) for _ in range(4000)])[:, 1].bincount(minlength=4) / 4000
+    assert torch.allclose(often, network.probabilities()[1], atol=0.04)  # Gumbel-max: the softmax of the logits
+
+
+def test_batch_norm_does_not_divide_the_choice_out() -> None:
+    """Mixing before batch norm, as the paper's code does, leaves a far smaller gradient."""
+    torch.manual_seed(0)
+    full = randomise_(TinyNet())
+    network = search_network(full, slim=("first",))
+    images, choice = torch.randn(8, 3, 32, 32), torch.full((1, 4), 0.25, requires_grad=True)
+    target = torch.randn(8, 10)
+    (here,) = torch.autograd.grad((network.small(images, choice) - target).square().mean(), choice)
+
+    def mix(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output * network._including(choice)[network.reader_second_0_weight].view(1, -1, 1, 1)
+
+    before = randomise_(TinyNet())
+    before.load_state_dict(full.state_dict())
+    for convolution in (before.first[0], before.second[0]):
+        convolution.register_forward_hook(mix)
+    (there,) = torch.autograd.grad((before(images) - target).square().mean(), choice)
+    assert (here - here.mean()).norm() > 10 * (there - there.mean()).norm()
+
+
+def test_layer_norms_over_a_free_group_are_refused() -> None:
+    network = ac.create_model("convnext_tiny", 10)
+    with pytest.raises(ac.AdjCompressError, match="normalises over the channels of .* keep that layer whole with --keep"):
+        search_network(network)
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def a_table(network: nn.Module, grid: Grid) -> LatencyTable:
+    """Made-up times of every width of every layer."""
+    layers = layer_shapes(network, IMAGE)
+    sweeps = []
+    for shape in dict.fromkeys(layer.shape for layer in layers):
+        own = [layer for layer in layers if layer.shape == shape]
+        ins, outs = max(layer.channels_in for layer in own), max(layer.channels_out for layer in own)
+        low = (shape.group[0], shape.group[1]) if shape.kind == "grouped" else (3 if shape.kind == "stem" else 1, 1)
+        points = grid.points(shape, (low[0], ins), (low[1], outs))
+        times = tuple(made_up_ms(shape, a, b) + (0.5 if layout == "plain" else 0) for layout, a, b in points)
+        sweeps.append(Sweep(shape, points, (times,)))
+    table = LatencyTable(grid, HERE, tuple(sweeps), {}, "made-up.json")
+    small = layer_shapes(ac.slice_model(network, ac.plan_widths(network, IMAGE, 4)), IMAGE)
+    rest = {end: 3 + 1e-6 * sum(layer.elements for layer in end) for end in (small, layers)}
+    own = {end: sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in end) for end in rest}
+    anchors = tuple(Anchor(end, rest[end] + own[end]) for end in rest)
+    return LatencyTable(grid, HERE, tuple(sweeps), {fingerprint(layers): anchors}, "made-up.json")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "cifar_resnet20", "smooth", "mixed", "tied"])
+@pytest.mark.parametrize("grid", [Grid(16, True), Grid(8, False), Grid(1, True)], ids=str)
+def test_the_expected_latency_at_a_one_hot_choice_is_the_tables_prediction(name: str, grid: Grid) -> None:
+    full = {**NETWORKS, "tied": Tied}[name]()
+    network = search_network(full)
+    table = a_table(full, grid)
+    sizes = Sizes(full, network.candidates)
+    cost = LatencyCost(full, sizes, table, IMAGE)
+    assert cost.full == pytest.approx(table.predict(full, IMAGE).total_ms)
+    for seed in range(3):
+        numbers = drawn(network, seed)
+        predicted = table.predict(sliced(network, full, numbers), IMAGE).total_ms
+        assert cost.expected(one_hot(network, numbers)).item() == pytest.approx(predicted, rel=1e-9)
+        assert cost.exact(np.array([numbers]))[0] == pytest.approx(predicted, rel=1e-9)
+
+
+def enumerated(network: SearchNetwork, probabilities: Tensor) -> list[tuple[float, list[int]]]:
+    """Every choice, with its probability."""
+    counts = [range(len(each.widths)) for each in network.free]
+    return [
+        (float(torch.stack([probabilities[row, number] for row, number in enumerate(numbers)]).prod()), list(numbers))
+        for numbers in itertools.product(*counts)
+    ]
+
+
+@pytest.mark.parametrize("make", [TinyNet, Tied, Mixed])
+def test_the_expected_cost_is_the_mean_over_all_choices(make: Any) -> None:
+    full = make()
+    network = search_network(full, slim=("*",), alphas=(1, 2, 4))
+    torch.manual_seed(0)
+    probabilities = network._softmax(torch.randn(network.logits.shape, dtype=torch.double))
+    sizes = Sizes(full, network.candidates)
+    costs: list[Any] = [macs_cost(full, sizes, IMAGE), parameters_cost(full, sizes)]
+    if make is not Mixed:  # where several groups feed a layer, latency is interpolated
+        costs.append(LatencyCost(full, sizes, a_table(full, Grid(16, True)), IMAGE))
+    for cost in costs:
+        mean = sum(part * cost.exact(np.array([numbers]))[0] for part, numbers in enumerated(network, probabilities))
+        assert cost.expected(probabilities).item() == pytest.approx(mean, rel=1e-9)
+
+
+def test_the_gradient_of_the_expected_cost_is_that_of_the_mean() -> None:
+    full = Smooth()
+    network = search_network(full, slim=("*",))
+    sizes = Sizes(full, network.candidates)
+    logits = torch.randn(
+        network.logits.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
+    for cost in (macs_cost(full, sizes, IMAGE), parameters_cost(full, sizes)):
+        assert torch.autograd.gradcheck(lambda values: cost.expected(network._softmax(values)) / cost.full, logits)  # noqa: B023
+
+
+# --- budgets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "share", "target"),
+    [
+        ("macs=0.45", 0.45, True, None),
+        ("params=1.8M", 1.8e6, False, None),
+        ("macs=1e6k", 1e9, False, None),
+        ("params=1800000", 1.8e6, False, None),
+        ("latency=9ms@one-core", 9.0, False, "one-core"),
+        ("latency=250us", 0.25, False, None),
+        ("latency=0.5@two-core", 0.5, True, "two-core"),
+    ],
+)
+def test_budgets_are_read(text: str, amount: float, share: bool, target: str | None) -> None:
+    budget = Budget.parse(text)
+    assert (budget.amount, budget.share, budget.target) == (pytest.approx(amount), share, target)
+    assert Budget.parse(str(budget)) == budget
+    assert budget.limit(200.0) == pytest.approx(200 * amount if share else amount)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("macs", "is no budget. Examples: macs=0.45, params=1.8M, latency=9ms@one-core"),
+        ("flops=0.5", "the cost 'flops' is unknown. Choices: macs, params, latency"),
+        ("macs=0.4ms", "macs has the units k, M, G; without a unit"),
+        ("latency=9", "latency has the units us, ms, s"),
+        ("macs=0", "must be above 0"),
+        ("macs=1.2.3", "is no number"),
+        ("macs=0.5@one-core", "only a latency has a target"),
+        ("latency=9ms@three-core", "target 'three-core' is unknown. Choices: "),
+    ],
+)
+def test_a_budget_that_says_nothing_is_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(ac.AdjCompressError) as error:
+        Budget.parse(text)
+    assert message in str(error.value)
+
+
+def test_a_cost_has_one_budget() -> None:
+    with pytest.raises(ac.AdjCompressError, match="macs is given 2 times"):
+        parse_budgets(["macs=0.5", "params=0.5", "macs=0.4"])
+
+
+def built(network: nn.Module, *budgets: str, **options: Any) -> SearchMethod:
+    return SearchMethod.build(network, IMAGE, MethodOptions(budgets=budgets, **options))
+
+
+def test_a_budget_beyond_the_candidates_says_what_is_possible() -> None:
+    with pytest.raises(
+        ac.AdjCompressError, match=r"macs=0.001 is below the least .* smallest possible is .* the largest .*1 of"
+    ):
+        built(TinyNet(), "macs=0.001")
+    with pytest.raises(ac.AdjCompressError, match=r"widest candidates already meet the budget.*smallest possible"):
+        built(TinyNet(), "params=1e9")
+    with pytest.raises(ac.AdjCompressError, match="needs a --budget, such as"):
+        built(TinyNet())
+    with pytest.raises(ac.AdjCompressError, match=r"needs --table: measure one with adjcompress bench --table"):
+        built(TinyNet(), "latency=0.5")
+
+
+def test_a_table_that_lacks_a_layer_or_means_other_cores_says_how_to_measure_it(tmp_path: Path) -> None:
+    table = a_table(TinyNet(), Grid(16, True))
+    path = tmp_path / "table.json"
+    LatencyTable(table.grid, table.conditions, table.sweeps, table.anchors, str(path)).write()
+    assert built(TinyNet(), "latency=0.998@one-core", table=str(path)).limits[0].cost.name == "latency"
+    with pytest.raises(ac.AdjCompressError, match=r"is for 2 threads .* --target two-core"):
+        built(TinyNet(), "latency=0.998@two-core", table=str(path))
+    LatencyTable(table.grid, table.conditions, table.sweeps[1:], table.anchors, str(path)).write()
+    with pytest.raises(ac.AdjCompressError, match=r"has no times of this layer.* bench --table .*table.json"):
+        built(TinyNet(), "latency=0.998", table=str(path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("budgets", [("macs=0.45",), ("macs=0.4545", "params=0.27"), ("params=0.2",)])
+def test_the_decision_meets_every_budget_and_uses_one_of_them_up(budgets: tuple[str, ...], seed: int) -> None:
+    full = ac.create_model("resnet50", 10)
+    candidates = candidate_widths(full, IMAGE)
+    sizes = Sizes(full, candidates)
+    costs = {cost.name: cost for cost in (macs_cost(full, sizes, IMAGE), parameters_cost(full, sizes))}
+    limits = [Limit(costs[budget.cost], budget) for budget in parse_budgets(budgets)]
+    scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), len(sizes.counts_of)))
+    chosen = decide(scores, sizes.counts_of, lambda choices: used(limits, choices))
+    plan = plan_at(full, IMAGE, [each.group for each in candidates], widths_of(candidates, chosen.tolist()))
+    counts, whole = ac.count(ac.slice_model(full, plan), IMAGE), ac.count(full, IMAGE)
+    parts = {"macs": counts.macs / whole.macs, "params": counts.parameters / whole.parameters}
+    assert 0.98 <= max(parts[limit.budget.cost] / limit.budget.amount for limit in limits) <= 1
+
+
+def widths_of(candidates: tuple[Candidates, ...], numbers: list[int]) -> list[int]:
+    chosen = iter(numbers)
+    return [each.widths[next(chosen)] if each.free else each.widths[0] for each in candidates]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.floats(0.05, 0.95), st.integers(2, 5))
+def test_a_decision_is_found_wherever_a_choice_meets_the_budget(seed: int, part: float, groups: int) -> None:
+    """Costs and scores at random; the cost rises with every width."""
+    random = np.random.default_rng(seed)
+    costs = random.uniform(0.1, 1, (groups, 4)).cumsum(1)
+    limit = costs[:, 0].sum() + part * (costs[:, -1] - costs[:, 0]).sum()
+    rows = np.arange(groups)
+    scores = np.log(random.dirichlet(np.ones(4), groups))
+    chosen = decide(scores, [4] * groups, lambda choices: costs[rows, choices].sum(1) / limit)
+    assert costs[rows, chosen].sum() <= limit
+
+
+def test_where_the_likeliest_widths_fit_they_are_the_decision() -> None:
+    scores = np.log(np.array([[0.1, 0.9], [0.7, 0.3]]))
+    chosen = decide(scores, [2, 2], lambda choices: 0.99 + 0 * choices.sum(1))
+    assert chosen.tolist() == [1, 0]
+
+
+# --- candidates -----------------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_aligned_and_fit_grouped_convolutions() -> None:
+    network = ac.create_model("resnext50_32x4d", 10)
+    by_name = {each.group.name: each.widths for each in candidate_widths(network, IMAGE, align=24)}
+    groups = {group.name: group for group, slim in slim_groups(network, IMAGE) if slim}
+    for name, group in groups.items():
+        for width in by_name[name][:-1]:
+            assert width % 24 == 0 and width % group.quantum == 0
+    assert by_name["layer1.0.conv1"] == (128,)
+
+
+def test_candidates_may_be_a_grid_of_channel_counts() -> None:
+    by_name = {
+        each.group.name: each.widths for each in candidate_widths(ac.create_model("resnet18", 10), IMAGE, step=48, align=16)
+    }
+    assert by_name["layer2.0.conv1"] == (48, 96, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alphas": (4,)}, "needs two candidates at least"),
+        ({"alphas": (1, 0.5)}, "--alpha 0.5 is below 1"),
+        ({"step": 24, "align": 16}, "--width-step 24 must be 1 or more and a multiple of --align 16"),
+        ({"step": 10}, "--width-step 10 breaks layer .* cut in pieces of 8"),
+        ({"alphas": (1, 2), "align": 4096}, "single candidate width, so there is nothing to search"),
+        ({"align": 0}, "--align 0 must be 1 or more"),
+    ],
+)
+def test_candidates_that_break_an_alignment_or_a_group_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ac.AdjCompressError, match=message):
+        candidate_widths(ac.create_model("resnext50_32x4d", 10), IMAGE, **options)
+
+
+# --- the two phases -------------------------------------------------------------------------------------------------
+
+
+def test_widths_have_an_optimiser_of_their_own_and_no_weight_decay() -> None:
+    method = built(TinyNet(), "macs=0.6")
+    groups = {group["name"]: group for group in method.parameter_groups(0.1)}
+    assert groups["widths"]["params"] == [method.network.logits] and groups["widths"]["weight_decay"] == 0
+    parameters = [parameter for group in groups.values() for parameter in group["params"]]
+    assert len(parameters) == len({id(parameter) for parameter in parameters}) == len(list(method.network.parameters()))
+
+
+def test_a_search_begins_at_its_budget() -> None:
+    for budget in ("macs=0.7", "macs=0.5", "params=0.3"):
+        method = built(ac.create_model("cifar_resnet20", 10), budget)
+        choice = method.network.probabilities(method.temperature_at(0.0)).double()
+        assert method._part_of_budget(choice).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_pressure_alone_keeps_the_expected_cost_at_the_budget_while_it_cools() -> None:
+    torch.manual_seed(0)
+    method = built(ac.create_model("cifar_resnet20", 10), "macs=0.5")
+    network = method.network.train()
+    optimizer = torch.optim.Adam([network.logits], 0.02, betas=(0.9, 0.99))
+    wish = torch.randn(network.logits.shape)
+    network.forward = lambda images, choice: ac.adjoined.network.Outputs(images, {"widest": images + (choice * wish).sum()})  # type: ignore[method-assign]
+    for step in range(300):
+        terms = method.loss(torch.randn(4, 10), torch.zeros(4).long(), step / 300)
+        if terms.total.requires_grad:
+            terms.total.backward()
+        optimizer.step(), optimizer.zero_grad()
+    assert terms.parts["part_of_budget"].item() == pytest.approx(1, abs=0.05)
+
+
+def test_with_halves_weights_learn_on_one_and_widths_on_the_other() -> None:
+    first, second = (epoch_batches(101, 10, 0, epoch, halves=True) for epoch in (0, 1))
+    even, odd = (set(torch.cat(batches).tolist()) for batches in (first[::2], first[1::2]))
+    assert len(even) == 50 and len(odd) == 51 and not even & odd
+    assert set(torch.cat(second[::2]).tolist()) == even and set(torch.cat(second[1::2]).tolist()) == odd
+    assert max(len(batch) for batch in first) <= 10 and len(first) == len(second) == 12
+    method = built(TinyNet(), "macs=0.6", halves=True)
+    images, labels = torch.randn(4, 3, 32, 32), torch.zeros(4).long()
+    for step in range(2):
+        method.network.zero_grad()
+        method.loss(images, labels, 0.9).total.backward()
+        assert (method.network.logits.grad is None) == (step == 0)
+        assert (method.network.full.head.weight.grad is None) == (step == 1)
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAt(ac.Reporter):
+    """Ends the process's part after so many epochs, both phases counted."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch(self, record: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+def dan_options(digits: ac.ImageData, **changes: Any) -> TrainOptions:
+    chosen = {"model": "cifar_resnet20", "method": "dan", "method_options": OPTIONS, "search_epochs": 2, **changes}
+    return TrainOptions(data=digits.spec, recipe=ac.recipe("quick").changed(epochs=2, batch_size=40), **chosen)
+
+
+@pytest.fixture(scope="module")
+def dan_run(tmp_path_factory: pytest.TempPathFactory, digits: ac.ImageData) -> Any:
+    folder = tmp_path_factory.mktemp("dan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return ac.open_run(train(dan_options(digits), Path("runs/dan")).folder.resolve())
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_both_phases_resume_to_the_same_weights_and_widths(
+    epochs: int, dan_run: Any, tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):
+        train(dan_options(digits), Path("runs/dan"), reporter=StopAt(epochs))
+    if epochs < 2:
+        with pytest.raises(ac.AdjCompressError, match="still searching for its widths: go on with adjcompress train --resume"):
+            ac.open_run(Path("runs/dan"))
+    run = resume()
+    assert run.config["method"] == dan_run.config["method"]
+    assert (run.folder / "plan.json").read_text() == (dan_run.folder / "plan.json").read_text()
+    mine, theirs = newest_checkpoint(run.folder), newest_checkpoint(dan_run.folder)
+    assert mine is not None and theirs is not None
+    assert all(torch.equal(tensor, theirs.checkpoint.weights[name]) for name, tensor in mine.checkpoint.weights.items())
+    with pytest.raises(ac.AdjCompressError, match="is finished: there is nothing to resume"):
+        resume()
+
+
+def test_the_searched_network_meets_the_budget_and_is_extracted_to_the_last_bit(dan_run: Any, tmp_path: Path) -> None:
+    report = ac.extract_package(dan_run, output=tmp_path / "small.safetensors")
+    assert report.certificate.max_difference == 0
+    assert 0.98 * 0.6 <= report.package.macs / report.full_macs <= 0.6
+    found = read_plan(dan_run.folder / "plan.json")
+    assert report.package.name == "dan" and report.package.plan == found == read_plan(dan_run.folder / "config.json")
+    log = ac.open_run(dan_run.folder / "search").log()
+    assert len(log) == 2 and log[-1]["search"]["costs"]["macs"]["budget"] == 0.6
+    assert set(log[-1]["search"]["widths"]) == {
+        group.name for group in found.groups if group.name in log[-1]["search"]["widths"]
+    }
+    assert "test" not in (ac.open_run(dan_run.folder / "search").results() or {})  # looked at once, by the training
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_training_starts_afresh_or_from_the_searchs_weights(
+    keep: bool, tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begins: list[Tensor] = []
+
+    def watched(method: Any, *arguments: Any, **options: Any) -> Any:
+        begins.append(method.network.full.conv1.weight.detach().clone())
+        return ac.fit(method, *arguments, **options)
+
+    monkeypatch.setattr("adjcompress.training.start.fit", watched)
+    train(dan_options(digits, keep_weights=keep, search_epochs=1), Path("runs/dan"))
+    searched = ac.open_run(Path("runs/dan/search")).method().network.full.conv1.weight
+    assert torch.equal(begins[1], begins[0]) != keep and torch.equal(begins[1], searched) == keep
+
+
+def test_a_plan_is_used_on_other_data_and_by_other_methods(dan_run: Any, digits: ac.ImageData) -> None:
+    plan = read_plan(dan_run.folder / "plan.json")
+    network, image = ac.create_model("cifar_resnet20", 37), torch.zeros(2, 3, 48, 48)
+    for method, name in (("dan", "dan"), ("adjoined", "plan"), ("standard", "plan")):
+        made = METHODS[method].build(network, image, MethodOptions(plan=plan))
+        other = made.plan_of(name)
+        assert other is not None and [group.kept for group in other.groups] == [group.kept for group in plan.groups]
+        assert made.deployables()[name](image).shape == (2, 37)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "more", "message"),
+    [
+        ("adjoined", {"budgets": ("macs=0.5",)}, {}, "--budget belongs to a search for widths, and --method adjoined does not"),
+        ("standard", {}, {"keep_weights": True}, "--keep-weights belongs to a search"),
+        ("dan", {"budgets": ("macs=0.5",), "beta": 0.5}, {}, "--beta thins the weights of a fixed small network"),
+        (
+            "dan",
+            {"budgets": ("macs=0.5",), "alphas": (1, 2), "width_step": 8},
+            {},
+            "--alpha and --width-step both give candidates",
+        ),
+        ("dan", {"budgets": ("macs=0.5",)}, {"search_epochs": 0}, "--search-epochs 0 must be at least 1"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    method: str, options: dict[str, Any], more: dict[str, Any], message: str, digits: ac.ImageData, tmp_path: Path
+) -> None:
+    with pytest.raises(ac.AdjCompressError, match=message):
+        train(
+            dan_options(digits, method=method, method_options=MethodOptions(**options), **{"search_epochs": None, **more}),
+            tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_of_another_network_is_refused(dan_run: Any, tmp_path: Path) -> None:
+    plan = read_plan(dan_run.folder / "plan.json")
+    with pytest.raises(ac.AdjCompressError, match=r"width plan is for another network: it has .* Use it with the model"):
+        plan_like(ac.create_model("resnet18", 10), IMAGE, plan)
+    with pytest.raises(ac.AdjCompressError, match="--plan gives the widths, so --align would do nothing"):
+        DanMethod.build(ac.create_model("cifar_resnet20", 10), IMAGE, MethodOptions(plan=plan, align=8))
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ac.AdjCompressError, match=r"plan.json cannot be read .* give a run's plan.json or config.json"):
+        read_plan(tmp_path / "plan.json")
