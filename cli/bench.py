@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 )
 @click.option("--model", help="With --table: the network. [default: the newest run's]")
 @click.option("--image-size", type=int, help="With --table: side of the images in pixels. [default: 224, or the run's]")
+@click.option("--classes", type=int, help="With --table: classes of the network. [default: 1000, or the run's]")
+@click.option("--slim", multiple=True, help="With --table: layers that may become slim, as for train; repeatable.")
 @click.option(
     "-o",
     "--output",
@@ -60,6 +62,8 @@ def bench(
     table: Path | None,
     model: str | None,
     image_size: int | None,
+    classes: int | None,
+    slim: tuple[str, ...],
     output: Path,
     as_json: bool,
     quiet: bool,
@@ -74,10 +78,10 @@ def bench(
       adjcompress bench small.onnx small-int8.onnx full.onnx --threads 1,2 --batch 8
       adjcompress bench --target one-core --target two-core
       adjcompress bench small.safetensors full.safetensors --engine torch
-      adjcompress bench --table table.json --model resnet50 --target one-core
+      adjcompress bench --table table.json --model resnet18 --image-size 32 --classes 100 --target one-core
     """
     import torch
-    from adjcompress_cli.bench_table import bench_table
+    from adjcompress_cli.bench_table import Asked, bench_table
     from adjcompress_cli.main import refuse_with, refuse_without
 
     from adjcompress.bench import benchmark
@@ -90,10 +94,11 @@ def bench(
     if targets:
         refuse_with("--target", "threads", "batch")
     if table is None:
-        refuse_without("--table", "model", "image_size")
+        refuse_without("--table", "model", "image_size", "classes", "slim")
     else:
         _check_table(files, counts, targets)
-        bench_table(table, model, image_size, counts[0], batch, targets[0] if targets else None, as_json, quiet)
+        network = Asked(model, image_size, classes, slim)
+        bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return
     packages: tuple[Path, ...] = ()
     if not files:

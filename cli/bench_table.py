@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,33 +16,43 @@ if TYPE_CHECKING:
     from adjcompress.bench import TableReport
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The network whose layers are to be measured, as far as the user said; the rest is the newest run's, or a default."""
+
+    model: str | None
+    image_size: int | None
+    classes: int | None
+    slim: tuple[str, ...]
+
+
 def bench_table(
     path: Path,
-    model: str | None,
-    image_size: int | None,
+    asked: Asked,
     threads: int,
     batch: int,
     target: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make or extend the table at `path` by the layers of `model`, or of the newest run's network."""
+    """Make or extend the table at `path` by the layers of a network."""
     import torch
 
     from adjcompress.bench import measure_table
     from adjcompress.models import ModelSpec
     from adjcompress.training import open_run
 
-    slim = keep = None
-    if model is None:
+    slim, keep = asked.slim or None, None
+    if asked.model is None:
         run = open_run(None)
-        spec = run.model
         told = (run.config.get("notes") or {}).get("options", {})
-        slim, keep = told.get("slim") or None, told.get("keep") or None
-        size = image_size or run.preprocessing.image_size
+        if slim is None:
+            slim, keep = told.get("slim") or None, told.get("keep") or None
+        size = asked.image_size or run.preprocessing.image_size
+        spec = ModelSpec(run.model.name, asked.classes or len(run.classes), size, run.model.options)
     else:
-        size = image_size or 224
-        spec = ModelSpec(model, 1000, size)
+        size = asked.image_size or 224
+        spec = ModelSpec(asked.model, asked.classes or 1000, size)
     example = torch.zeros(1, 3, size, size)
     bar = _Bar(quiet)
     try:

@@ -18,12 +18,14 @@ import adjcompress as ac
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
 OPTIONS = {
-    "train": "--model --data --method --alpha --slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
+    "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan --slim "
+    "--keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --int8 --calibration --max-drop "
     "--int8-keep --int8-for --ranges --json --quiet",
-    "bench": "--reference --threads --batch --target --engine --duration --json --quiet",
+    "bench": "--reference --threads --batch --target --engine --duration --table --model --image-size --classes --slim --json "
+    "--quiet",
     "report": "-o --with --json --quiet",
 }
 TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--alpha", "2")
@@ -105,6 +107,33 @@ def test_the_way_to_the_edge(folder: Path) -> None:
     assert "q.onnx" in text and "one-core" in text and "small-alpha2.safetensors" in text
 
 
+SEARCH = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--method", "dan")
+
+
+def test_a_search_under_a_budget_and_its_plan_on_other_data(folder: Path) -> None:
+    from test_data import write_npz
+
+    result = run(*SEARCH, "--budget", "macs=0.6", "--budget", "params=0.5", "--search-epochs", "2")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("macs 0.") == 2 and "search: recipe quick, 2 epochs" in result.stderr
+    report = json.loads(run("extract", "--json").stdout)
+    assert report["name"] == "dan" and report["certificate"]["max_difference"] == 0
+    parts = (report["macs"] / report["full_macs"] / 0.6, report["parameters"] / report["full_parameters"] / 0.5)
+    assert 0.98 <= max(parts) <= 1
+    page = Path("runs/latest/report.html").read_text()
+    assert "The search for widths" in page and page.count("Widths over the search") == 1 and "alpha 4" in page
+    assert "--budget macs=0.6" in page and "--budget params=0.5" in page
+    plan = str(Path("runs/latest/plan.json").resolve())
+    other = ("--data", str(write_npz(folder / "data.npz")), "--epochs", "1", "--batch-size", "8")
+    again = run("train", "--method", "dan", "--model", "cifar_resnet20", "--plan", plan, *other, "--json")
+    assert again.exit_code == 0, again.stderr
+    kept = json.loads((folder / json.loads(again.stdout)["run"] / "config.json").read_text())["method"]["settings"]["plans"][
+        "dan"
+    ]
+    widths = [group["kept"] for group in kept["groups"]]
+    assert widths == [group["kept"] for group in json.loads(Path(plan).read_text())["groups"]]
+
+
 def test_a_run_outside_of_runs_is_followed_too(folder: Path) -> None:
     run(*TRAIN, "--run", "elsewhere/mine")
     run("extract")
@@ -176,7 +205,14 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
     [
         (("train", "--model", "resnet81"), "Model 'resnet81' is unknown. Choices: resnet18"),
         (("train", "--data", "cifar"), "Data 'cifar' is unknown. Choices: cifar10, cifar100"),
-        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, standard."),
+        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, dan, standard."),
+        (("train", "--method", "dan"), "--method dan needs a --budget, such as --budget macs=0.45"),
+        (("train", "--method", "dan", "--budget", "macs=0.0001"), "the smallest possible is"),
+        (("train", "--method", "dan", "--budget", "speed=2"), "the cost 'speed' is unknown. Choices: macs, params, latency"),
+        (("train", "--method", "dan", "--budget", "latency=1ms"), "needs --table: measure one with adjcompress bench --table"),
+        (("train", "--budget", "macs=0.5"), "--budget belongs to a search for widths, and --method adjoined does not search"),
+        (("train", "--plan", "none.json"), "--plan none.json cannot be read"),
+        (("bench", "a.onnx", "--classes", "10"), "--classes belongs to --table: give --table as well"),
         (("train", "--align", "wide"), "--align 'wide' is neither a number nor auto"),
         (("bench", "--table", "t.json", "a.onnx"), "--table measures the layers of a network, not files"),
         (("bench", "--table", "t.json", "--threads", "1,2"), "A table holds for one number of threads"),

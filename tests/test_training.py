@@ -356,7 +356,7 @@ def test_the_papers_recipe_is_theirs() -> None:
     assert (recipe.momentum_at(0), recipe.momentum_at(0.1), recipe.momentum_at(1)) == (0.95, 0.85, 0.95)
     assert recipe.lr_at(0) == pytest.approx(1e-4)
     assert recipe.lr_at(1) == pytest.approx(1e-8)
-    (optimizer,) = make_optimizers(decay_groups(TinyNet(), recipe.weight_decay), recipe)
+    (optimizer,) = make_optimizers(decay_groups(TinyNet(), recipe.weight_decay), recipe, steps=1)
     set_rates_(optimizer, recipe, 0.1)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["weight_decay"]) == (pytest.approx(1e-3), (0.85, 0.99), 1e-2)

@@ -30,14 +30,17 @@ class SearchNetwork(AdjoinedNetwork):
     """A full network, and one small network of the widest candidates whose groups choose between narrower ones.
 
     `logits` (free groups, candidates) are the search's parameters; the rows of groups with fewer candidates are padded, and
-    the padding is never chosen. `pressure`, `progress` and `steps` are where the search stands: see SearchMethod. A network in
+    the padding is never chosen. `tilt` is added to the logits of every group alike, from nothing at its narrowest candidate
+    to all of it at its widest. `price`, `progress` and `steps` are where the search stands: see SearchMethod. A network in
     which layer norms see a free group raises an AdjCompressError: their mean over channels would count those that a choice
     leaves out.
     """
 
-    pressure: Tensor
+    tilt: Tensor
+    price: Tensor
     progress: Tensor
     steps: Tensor
+    place: Tensor
     _offered: Tensor
 
     def __init__(self, full: nn.Module, candidates: Sequence[Candidates], example: Tensor) -> None:
@@ -52,7 +55,9 @@ class SearchNetwork(AdjoinedNetwork):
         self.logits = nn.Parameter(torch.zeros(len(self.free), most, device=device))
         offered = torch.arange(most) < torch.tensor([[len(each.widths)] for each in self.free])
         self.register_buffer("_offered", offered.to(device), persistent=False)
-        for name in ("pressure", "progress", "steps"):
+        place = torch.arange(most, dtype=torch.double) / (offered.sum(1, keepdim=True) - 1)
+        self.register_buffer("place", (place * offered).to(device), persistent=False)
+        for name in ("tilt", "price", "progress", "steps"):
             self.register_buffer(name, torch.zeros((), dtype=torch.double, device=device))
         self._readers: list[str] = []
         for name, positions in _readers(full, self.free).items():
@@ -86,18 +91,22 @@ class SearchNetwork(AdjoinedNetwork):
         finally:
             self._includes = None
 
-    def draw(self, temperature: float) -> Tensor:
-        """A soft choice with fresh Gumbel noise, differentiable by the logits: (free groups, candidates)."""
-        noise = -torch.empty_like(self.logits).exponential_().log()
-        return self._softmax((self.logits + noise) / temperature)
+    def draw(self, temperature: float, slope: Tensor | None = None) -> Tensor:
+        """A soft choice with fresh Gumbel noise, differentiable by the logits: (free groups, candidates).
 
-    def probabilities(self, temperature: float = 1.0) -> Tensor:
-        """The choice without noise; at temperature 1 how often each candidate would be drawn."""
-        return self._softmax(self.logits / temperature)
+        With `slope`, that of a cost by the logits, their gradient loses what lies along it, and `price` becomes its multiplier.
+        """
+        logits = self.logits if slope is None else _AtEqualCost.apply(self.logits, slope.to(self.logits.dtype), self.price)
+        noise = -torch.empty_like(self.logits).exponential_().log()
+        return self._softmax((self._tilted(logits) + noise) / temperature)
+
+    def probabilities(self, logits: Tensor | None = None) -> Tensor:
+        """How often each candidate is the likeliest of a draw, in double precision: (free groups, candidates)."""
+        return self._softmax(self._tilted((self.logits if logits is None else logits).double()))
 
     def likeliest(self) -> Tensor:
         """The likeliest candidate of every group, one-hot."""
-        scores = self.logits.detach().masked_fill(~self._offered, -torch.inf)
+        scores = self._tilted(self.logits.detach()).masked_fill(~self._offered, -torch.inf)
         return F.one_hot(scores.argmax(1), scores.shape[1]).to(scores.dtype)
 
     def widths_at(self, choice: Sequence[int]) -> list[int]:
@@ -110,6 +119,9 @@ class SearchNetwork(AdjoinedNetwork):
         if name != "full":
             raise AdjCompressError("A search decides on widths: train a network at its plan, and extract from that.")
         return super().extract(name)
+
+    def _tilted(self, logits: Tensor) -> Tensor:
+        return logits + (self.tilt * self.place).to(logits.dtype)
 
     def _softmax(self, scores: Tensor) -> Tensor:
         return scores.masked_fill(~self._offered, -torch.inf).softmax(1)
@@ -139,6 +151,22 @@ class SearchNetwork(AdjoinedNetwork):
             return (inputs[0] * included.view(1, -1, 1, 1), *inputs[1:])
 
         return weigh
+
+
+class _AtEqualCost(torch.autograd.Function):
+    """The logits as they are; of their gradient, only what leaves the cost as it is. Writes the multiplier into `price`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, slope: Tensor, price: Tensor) -> Tensor:
+        ctx.slope, ctx.price = slope, price
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        square = ctx.slope.square().sum()
+        multiplier = torch.where(square > 0, (gradient * ctx.slope).sum() / square, 0.0)
+        ctx.price.copy_(-multiplier)
+        return gradient - multiplier * ctx.slope, None, None
 
 
 def _readers(full: nn.Module, free: Sequence[Candidates]) -> dict[str, Tensor]:

@@ -204,7 +204,10 @@ class LatencyTable:
 
     @property
     def _remedy(self) -> str:
-        return f"Measure it with adjcompress bench --table {self.source} --model NAME."
+        return (
+            f"Measure it with adjcompress bench --table {self.source} --model NAME, "
+            "and --image-size, --classes and --slim as they are there."
+        )
 
     @cached_property
     def _times_ms(self) -> dict[LayerShape, dict[Point, float]]:

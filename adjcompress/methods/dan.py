@@ -27,32 +27,48 @@ from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
 CANDIDATES = (1.0, 2.0, 4.0, 8.0)
 _WARM_UP = 0.2  # of the search: until then the logits rest, and weights learn at every width
-_HOT, _COLD = 4.0, 0.2  # temperatures at the begin and the end
-_RATE = 0.02  # of the logits' Adam
-_STIFFNESS, _GAIN = 2.0, 30.0  # of the budget: pressure for an excess at once, and gathered over the whole search
+_HOT, _COLD = 4.0, 0.3  # temperatures of the draws at the begin and the end
+_TRAVEL = 8.0  # how far a logit can go over a whole search: a candidate can become e^8 times as likely, in however few steps
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search decided: the width plan, and what it costs beside the budgets, in the costs' own units."""
+    """What a search decided: the plan, and its costs, the full network's and uniform ones', in the costs' own units."""
 
     plan: WidthPlan
     costs: Mapping[str, float]
     full: Mapping[str, float]
     budgets: tuple[Budget, ...]
+    uniform: tuple[Uniform, ...]
 
     def to_json(self) -> dict[str, Any]:
-        budgets = [str(budget) for budget in self.budgets]
-        return {**self.plan.to_json(), "search": {"costs": dict(self.costs), "full": dict(self.full), "budgets": budgets}}
+        """A width plan's JSON, and beside it what is known of the search."""
+        search = {
+            "budgets": [str(budget) for budget in self.budgets],
+            "costs": dict(self.costs),
+            "full": dict(self.full),
+            "uniform": [asdict(each) for each in self.uniform],
+        }
+        return {**self.plan.to_json(), "search": search}
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same `alpha` for every free group, each at its next wider candidate: the channels kept, and the costs."""
+
+    alpha: float
+    kept: tuple[int, ...]
+    costs: Mapping[str, float]
 
 
 class SearchMethod:
-    """The first phase: weights and widths together.
+    """The first phase: weights and widths together, at the budget from the first step to the last.
 
-    CE(full) + weight * schedule(progress) * KL(full || small) + pressure * cost, the cost being the largest of the expected
-    costs over their budgets. The pressure is a controller's: it grows while the cost is above its budget and falls, below
-    zero if need be, while it is under it. So a budget is a target and has no coefficient. Each cost counts as part of the full
-    network's, and the logits' Adam takes no weight decay.
+    CE(full) + weight * schedule(progress) * KL(full || small) is minimised where the expected cost is the budget, the cost
+    being the largest of the costs over their budgets. So the weight of the cost is no coefficient that somebody must guess,
+    but the multiplier of that constraint, found anew in every step: what the divergence's gradient says of cost alone is
+    taken out of it, so that it trades width between groups. A tilt of all groups alike, towards wide or narrow, keeps the
+    expected cost where it is to be while the logits change. The logits' Adam takes no weight decay.
     """
 
     name = "search"
@@ -114,19 +130,16 @@ class SearchMethod:
                 parameter.requires_grad_(learning)
         network.logits.requires_grad_(choosing)
         temperature = self.temperature_at(progress)
-        outputs = network(images, network.draw(temperature))
+        part, slope = self._part_of_budget()
+        outputs = network(images, network.draw(temperature, slope))
         weight = self.options.weight * self._weight_at(progress)
         loss = adjoint_loss(outputs.full, outputs.smalls, labels, weight, self.options.detach)
-        part = self._part_of_budget(network.probabilities(temperature).double())
-        excess = (part.detach() - 1).clamp(-1, 1)
         if network.training:
-            if not warming_up:
-                network.pressure += _GAIN * excess * (progress - network.progress)
+            self._hold_budget_(part, slope)
             network.progress.fill_(progress)
             network.steps += 1
-        total = loss.total + ((network.pressure + _STIFFNESS * excess) * part).to(loss.total.dtype)
-        parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence, "part_of_budget": part.detach()}
-        return Terms(total, {**parts, "weight": loss.total.new_tensor(weight)})
+        parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence, "part_of_budget": part}
+        return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def temperature_at(self, progress: float) -> float:
         """From hot to cold, by the same factor in every step."""
@@ -134,7 +147,7 @@ class SearchMethod:
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = nn.ModuleList([self.network.full, self.network.smalls])
-        logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": {"lr": _RATE}}
+        logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": {"travel": _TRAVEL}}
         return [*decay_groups(weights, weight_decay), logits]
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
@@ -148,7 +161,7 @@ class SearchMethod:
         """Costs over the full network's, expected and of the likeliest widths; the channels that each group keeps."""
         network = self.network
         with torch.no_grad():
-            choice = network.probabilities(self.temperature_at(float(network.progress))).double()
+            choice = network.probabilities()
             likeliest = network.likeliest().argmax(1).cpu().numpy()[None]
             costs = {
                 name: {
@@ -164,7 +177,7 @@ class SearchMethod:
             for each, row in zip(network.free, choice, strict=True)
         }
         temperature = self.temperature_at(float(network.progress))
-        return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "pressure": float(network.pressure)}}
+        return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network, and the small one at its likeliest widths, with statistics that were gathered at all widths."""
@@ -174,7 +187,7 @@ class SearchMethod:
         """The likeliest widths that meet the budgets."""
         network = self.network
         with torch.no_grad():
-            scores = network.probabilities().double().clamp(min=1e-300).log().cpu().numpy()
+            scores = network.probabilities().clamp(min=1e-300).log().cpu().numpy()
         return self.found_at(decide(scores, self.counts, self.part_used))
 
     def found_at(self, choice: Any) -> Found:
@@ -182,29 +195,48 @@ class SearchMethod:
         network, decided = self.network, np.asarray(choice)[None]
         groups = [each.group for each in network.candidates]
         plan = plan_at(network.full, self.example, groups, network.widths_at(decided[0].tolist()))
-        costs = {name: float(cost.exact(decided)[0]) for name, cost in self.costs.items()}
-        return Found(plan, costs, {name: cost.full for name, cost in self.costs.items()}, self.budgets)
+        full = {name: cost.full for name, cost in self.costs.items()}
+        alphas = sorted({alpha for alpha in self.options.alphas or CANDIDATES if alpha > 1})
+        return Found(plan, self._costs(decided), full, self.budgets, tuple(self._uniform(alpha) for alpha in alphas))
+
+    def _uniform(self, alpha: float) -> Uniform:
+        free = self.network.free
+        numbers = [int(np.searchsorted(each.widths, each.group.channels / alpha - 1e-9)) for each in free]
+        return Uniform(alpha, tuple(self.network.widths_at(numbers)), self._costs(np.array([numbers])))
+
+    def _costs(self, choice: Choices) -> dict[str, float]:
+        return {name: float(cost.exact(choice)[0]) for name, cost in self.costs.items()}
 
     def part_used(self, choices: Choices) -> Any:
         """What part of the tightest budget each of n choices (n, groups) uses."""
         return used(self.limits, choices)
 
-    def _part_of_budget(self, choice: Tensor) -> Tensor:
-        return torch.stack([limit.cost.expected(choice) / limit.most for limit in self.limits]).max()
+    def _part_of_budget(self) -> tuple[Tensor, Tensor]:
+        """What part of the tightest budget is expected to be used, and its slope by the logits (free groups, candidates)."""
+        logits = self.network.logits.detach().double().requires_grad_(True)
+        choice = self.network.probabilities(logits)
+        with torch.enable_grad():
+            part = torch.stack([limit.cost.expected(choice) / limit.most for limit in self.limits]).max()
+        (slope,) = torch.autograd.grad(part, logits)
+        return part.detach(), slope
+
+    def _hold_budget_(self, part: Tensor, slope: Tensor) -> None:
+        """One Newton step of the tilt towards the budget; the next step's cost has that."""
+        network = self.network
+        along = (slope * network.place).sum()
+        step = ((1 - part) / along.clamp(min=1e-12)).clamp(-1, 1)
+        network.tilt += step
 
     def _start_at_budget_(self) -> None:
-        """Tilt the logits alike towards wide or narrow until the expected cost is the budget: the search trades from there."""
+        """Tilt until the expected cost is the budget: the search trades from there."""
         network = self.network
-        place = torch.arange(network.logits.shape[1], dtype=torch.double) / max(1, network.logits.shape[1] - 1)
         low, high = -200.0, 200.0
-        with torch.no_grad():
-            for _ in range(60):
-                tilt = (low + high) / 2
-                network.logits.copy_((tilt * place).expand_as(network.logits))
-                if self._part_of_budget(network.probabilities(_HOT).double()) > 1:
-                    high = tilt
-                else:
-                    low = tilt
+        for _ in range(60):
+            network.tilt.fill_((low + high) / 2)
+            if self._part_of_budget()[0] > 1:
+                high = float(network.tilt)
+            else:
+                low = float(network.tilt)
 
 
 class DanMethod(AdjoinedMethod):

@@ -74,7 +74,8 @@ class Method(Protocol):
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its name and weight decay.
 
-        A group with an "own" entry, {"lr": ...}, has an Adam of its own at that rate, whatever the recipe says.
+        A group with an "own" entry, {"travel": ...}, has an Adam of its own, whatever the recipe says: at a rate by which a
+        parameter can go that far in the whole training.
         """
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:

@@ -295,6 +295,38 @@ def widths(plans: Mapping[str, Sequence[GroupWidth]], colors: Mapping[str, str],
     return drawn
 
 
+def search_history(kept: Mapping[str, Sequence[float]], epochs: Sequence[int], color: str, label: str) -> list[str]:
+    """For each group a row, for each epoch a cell: the fuller, the more of its channels were expected to stay."""
+    names = {name: elided(name, 24) for name in kept}
+    left, right = 10 + max(text_width(text) for text in names.values()), 10 + text_width("100 %")
+    groups = list(kept)
+    size = math.ceil(len(groups) / math.ceil(len(groups) / _ROWS))
+    parts = [groups[start : start + size] for start in range(0, len(groups), size)]
+
+    def paint(figure: Figure, part: Sequence[str]) -> None:
+        axes = panel(figure, left=left, bottom=34, right=right, top=2)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.set_ylim(len(part) - 0.5, -0.5)
+        axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("epoch of the search", color=MUTED, loc="right", labelpad=2, fontsize=TEXT)
+        for row, name in enumerate(part):
+            for epoch, share in zip(epochs, kept[name], strict=True):
+                axes.barh(row, 1, 0.8, left=epoch - 0.5, color=GHOST)
+                axes.barh(row, 1, 0.8, left=epoch - 0.5, color=color, alpha=max(0.0, min(share, 1.0)))
+            y = axes.transData.transform((0, row))[1]
+            figure.text(0, y, names[name], color=INK, va="center_baseline", transform=None)
+            figure.text(
+                WIDTH, y, f"{100 * kept[name][-1]:.0f} %", color=MUTED, ha="right", va="center_baseline", transform=None
+            )
+
+    drawn = []
+    for number, part in enumerate(parts, 1):
+        own_label = label if len(parts) == 1 else f"{label}, part {number} of {len(parts)}"
+        drawn.append(drawing(own_label, 38 + 18 * len(part), partial(paint, part=part)))
+    return drawn
+
+
 def _width_note(group: GroupWidth, kept: Sequence[int]) -> str:
     return (
         f"{group.channels} → {', '.join(str(number) for number in kept)}"

@@ -14,6 +14,7 @@ from typing import Any
 from adjcompress.cost import count
 from adjcompress.errors import AdjCompressError
 from adjcompress.report.deployed import FLOAT, Deployed, Setting, Timing, number, read_deployed
+from adjcompress.report.searched import Searched, read_searched
 from adjcompress.report.words import printable
 from adjcompress.training import Run
 from adjcompress.widths import WidthPlan
@@ -91,6 +92,7 @@ class RunFacts:
     finished: bool
     networks: tuple[Network, ...]
     deployed: Deployed
+    searched: Searched | None
     problems: tuple[str, ...]
 
     @property
@@ -112,6 +114,7 @@ def gather(run: Run) -> RunFacts:
     last = epochs[-1].validation if epochs else {}
     names = _names_in_order([*test, *last, *(package.name for package in deployed.packages if package.name)])
     networks = _networks(run, names, test, last, deployed, problems)
+    searched = read_searched(run, problems)
     seconds = number(results.get("seconds")) or number((_log(run) or [{}])[-1].get("seconds"))
     return RunFacts(
         folder=run.folder,
@@ -123,6 +126,7 @@ def gather(run: Run) -> RunFacts:
         finished=bool(test),
         networks=networks,
         deployed=deployed,
+        searched=searched,
         problems=(*problems, *([deployed.problem] if deployed.problem else [])),
     )
 

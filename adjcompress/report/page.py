@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from adjcompress.files import write_text
-from adjcompress.report.canvas import MUTED, css
+from adjcompress.report.canvas import MUTED, SMALLS, css
 from adjcompress.report.checks import checks
 from adjcompress.report.commands import commands
 from adjcompress.report.deployed import FLOAT, Bench, Setting, Timing
@@ -23,10 +24,12 @@ from adjcompress.report.figures import (
     dots_of,
     intervals,
     plane,
+    search_history,
     widths,
 )
 from adjcompress.report.gather import Network, RunFacts, Variant, gather, shared_setting, variants
 from adjcompress.report.machines import machine_table
+from adjcompress.report.searched import COSTS
 from adjcompress.report.words import (
     SPACE,
     UNKNOWN,
@@ -95,6 +98,8 @@ def render(run: RunFacts, others: Sequence[RunFacts] = ()) -> str:
         references=list(dict.fromkeys(bench.reference for bench in run.deployed.benches if bench.reference)),
         warnings=[warning for bench in run.deployed.benches for warning in bench.warnings],
         widths=_width_figures(run),
+        search=_search_figures(run),
+        search_plans=_search_plans(run),
         plans=_plan_table(run),
         cut=_cut_networks(run),
         checks=checks(run),
@@ -276,6 +281,40 @@ def _training_figures(run: RunFacts) -> list[Figure]:
         note = "Lines: cross-entropy of each network on validation, in nats. Dashed: the loss that training minimises."
         figures.append(Figure("Loss", Markup(svg), note))
     return figures
+
+
+def _search_figures(run: RunFacts) -> list[Figure]:
+    """The costs over the search beside their budgets, the groups' widths, and the plan beside uniform ones."""
+    found = run.searched
+    if found is None:
+        return []
+    lines = []
+    for color, (name, parts) in zip(SMALLS, found.costs.items(), strict=False):
+        lines.append(Curve(COSTS.get(name, name), color, found.epochs, parts))
+        if name in found.budgets:
+            budget = (found.budgets[name],) * len(found.epochs)
+            lines.append(Curve("budget", color, found.epochs, budget, dashed=True))
+    label = "Expected costs over the epochs of the search, as parts of the full network's, and their budgets"
+    svg = curves(lines, label, lambda value: f"{value:.2g}", lambda value: f"{value:.3f}")
+    figures = [Figure("Costs over the search", Markup(svg), "Parts of the full network's. Dashed: the budget.")]
+    label = "Part of every group's channels that was expected to stay, over the epochs of the search"
+    drawn = search_history(found.kept, found.epochs, SMALLS[0], label)
+    figures += [Figure("Widths over the search", Markup(svg)) for svg in drawn]
+    colors = dict(zip((plan.name for plan in found.plans), cycle(SMALLS), strict=False))
+    label = "Channels that the searched and the uniform plans keep of every group"
+    drawn = widths({plan.name: plan.groups for plan in found.plans}, colors, label)
+    note = "From top to bottom: " + ", ".join(plan.name for plan in found.plans) + "."
+    return figures + [Figure("The plan beside uniform ones", Markup(svg), note) for svg in drawn]
+
+
+def _search_plans(run: RunFacts) -> list[dict[str, str]]:
+    if run.searched is None:
+        return []
+    names = run.searched.costs
+    budget = {name: f"{run.searched.budgets[name]:.3f}" if name in run.searched.budgets else UNKNOWN for name in names}
+    rows = [{COSTS.get(name, name): f"{plan.parts[name]:.3f}" for name in names} for plan in run.searched.plans]
+    named = [{"plan": plan.name, **row} for plan, row in zip(run.searched.plans, rows, strict=True)]
+    return [{"plan": "budget", **{COSTS.get(name, name): part for name, part in budget.items()}}, *named]
 
 
 def _curve(name: str, color: str, found: Sequence[tuple[int, float]], end: float | None = None, dashed: bool = False) -> Curve:

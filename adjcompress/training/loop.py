@@ -133,7 +133,8 @@ class _Training:
             self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         if compile:
             self.network.compile()
-        optimizers = make_optimizers(method.parameter_groups(recipe.weight_decay), recipe)
+        steps = recipe.epochs * self.batches.steps
+        optimizers = make_optimizers(method.parameter_groups(recipe.weight_decay), recipe, steps)
         self.optimizers = [_set_up(fabric, optimizer) for optimizer in optimizers]
         self.recipes_own = self.optimizers[0].optimizer  # the others keep their rates
         self.start = Position()

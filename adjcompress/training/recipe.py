@@ -105,14 +105,17 @@ def recipe(name: str) -> Recipe:
     return pick(RECIPES, name, "Recipe")
 
 
-def make_optimizers(groups: list[dict[str, Any]], recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The recipe's optimiser over a method's parameter groups, fused, and an Adam for each group that has an own one."""
+def make_optimizers(groups: list[dict[str, Any]], recipe: Recipe, steps: int) -> list[torch.optim.Optimizer]:
+    """The recipe's optimiser over a method's parameter groups, fused, and an Adam for each group that has an own one.
+
+    `steps` are those of the whole training.
+    """
     shared, own = ([group for group in groups if ("own" in group) is apart] for apart in (False, True))
     if recipe.decay_all:
         shared = [{**group, "weight_decay": recipe.weight_decay} if group["name"] == "no decay" else group for group in shared]
     first = pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")(shared, recipe)
     # These betas forget in a hundred steps, and a first gradient after many that were zero makes no larger step.
-    return [first, *(torch.optim.Adam(group["params"], group["own"]["lr"], betas=(0.9, 0.99)) for group in own)]
+    return [first, *(torch.optim.Adam(group["params"], group["own"]["travel"] / steps, betas=(0.9, 0.99)) for group in own)]
 
 
 def set_rates_(optimizer: torch.optim.Optimizer, recipe: Recipe, progress: float) -> None:
