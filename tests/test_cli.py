@@ -18,8 +18,8 @@ import adjcompress as ac
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
 OPTIONS = {
-    "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan --slim "
-    "--keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
+    "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan "
+    "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --int8 --calibration --max-drop "
