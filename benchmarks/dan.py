@@ -9,6 +9,11 @@ beside the others, exported, on one thread. The test split is looked at once, at
     python benchmarks/dan.py measure --data cifar100-20k.npz
 
 Trainings are kept in --folder and resumed; `measure` writes results/dan.json, dan.md and dan.svg.
+
+    python benchmarks/dan.py papers --data cifar100-20k.npz --model resnet50 --search-epochs 2
+
+searches on small images and decides for the ImageNet network, 224 px and 1,000 classes, at the papers' costs: MACs / 2.2 and
+parameters / 3.8. It writes results/dan_papers.json.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from record import RESULTS, record
 
 import adjcompress as ac
@@ -154,6 +160,40 @@ def row_of(run: Any, images: int) -> dict[str, Any]:
     return row
 
 
+def papers(job: Job) -> None:
+    """A search on the data at hand, decided at the papers' costs for the network on ImageNet."""
+    arguments = job.arguments
+    torch.manual_seed(arguments.seed)
+    folder = job.folder / f"papers-{arguments.model}"
+    options = MethodOptions(budgets=("macs=0.4545", "params=0.263"), alphas=(1, 2, 4))
+    search = SearchMethod.build(job.spec.build(), job.example, options)
+    chosen = recipe("cifar").changed(epochs=arguments.search_epochs)
+    fabric = ac.launch(ac.Hardware(precision="bf16"))
+    done = folder.is_dir() and ac.open_run(folder).results() is not None
+    if not done:
+        resumed = (folder / "config.json").is_file()
+        fit = {"model": job.spec, "seed": arguments.seed, "fabric": fabric, "reporter": Lines(folder.name)}
+        ac.fit(search, job.data, chosen, folder, resume=resumed, phase_of=folder, **fit)
+    search = ac.open_run(folder).method()  # type: ignore[assignment]
+    with torch.no_grad():
+        scores = search.network.probabilities().clamp(min=1e-300).log().numpy()
+    imagenet, example = ac.create_model(arguments.model, 1000), torch.zeros(2, 3, 224, 224)
+    method = SearchMethod.build(imagenet, example, MethodOptions(budgets=("macs=0.4545", "params=6.7M"), alphas=(1, 2, 4)))
+    plan = method.found_at(decide(scores, method.counts, method.part_used)).plan
+    counts, whole = ac.count(ac.slice_model(imagenet, plan), example), ac.count(imagenet, example)
+    figures = {
+        "model": arguments.model,
+        "searched_on": f"{len(job.data.train)} training images of CIFAR-100, {chosen.epochs} epochs",
+        "budgets": ["macs=0.4545", "params=6.7M"],
+        "macs": counts.macs,
+        "macs_fewer": whole.macs / counts.macs,
+        "parameters": counts.parameters,
+        "parameters_fewer": whole.parameters / counts.parameters,
+        "widths": {group.name: [group.channels, group.kept] for group in plan.groups},
+    }
+    record("dan_papers", figures, f"1 seed ({arguments.seed})")
+
+
 def page(figures: dict[str, Any]) -> str:
     lines = [
         "# Searched, uniform and random widths",
@@ -207,7 +247,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("what", choices=["train", "measure", "papers"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--alphas", type=float, nargs="+", default=[2.0, 4.0])
@@ -220,7 +260,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=30.0)
     parser.add_argument("--folder", type=Path, default=Path("dan"))
     arguments = parser.parse_args()
-    (train_all if arguments.what == "train" else measure)(Job(arguments))
+    {"train": train_all, "measure": measure, "papers": papers}[arguments.what](Job(arguments))
 
 
 if __name__ == "__main__":

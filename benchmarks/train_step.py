@@ -96,21 +96,36 @@ def steps(name: str, alpha: int, size: int, batch: int) -> tuple[dict[str, Calla
         full, second = papers(torch.cat([images, images])).chunk(2)
         return ac.adjoint_loss(full, {"small": second}, labels, 0.5).total
 
-    def step(loss: Callable[[], Tensor], network: nn.Module) -> Callable[[], None]:
-        optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, fused=True)
-
-        def run() -> None:
-            loss().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return run
-
     return {
         "standard": step(standard_loss, made["standard"]),
         "adjoined": step(adjoined_loss, adjoined),
         "papers": step(papers_loss, papers),
     }, bound
+
+
+def step(loss: Callable[[], Tensor], network: nn.Module) -> Callable[[], None]:
+    """A training step on this loss, ready to call."""
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, fused=True)
+
+    def run() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each step, all of them in random order in every round."""
+    for run in runs.values():
+        run(), run()
+    seconds: dict[str, list[float]] = {kind: [] for kind in runs}
+    for _ in range(rounds):
+        for kind in random.sample(list(runs), len(runs)):
+            start = time.perf_counter()
+            runs[kind]()
+            seconds[kind].append(time.perf_counter() - start)
+    return {kind: statistics.median(values) for kind, values in seconds.items()}
 
 
 def peak_memory(case: str, kind: str) -> int:
@@ -152,15 +167,7 @@ def main() -> None:
     figures = {}
     for case, settings in CASES.items():
         runs, bound = steps(**settings)
-        for run in runs.values():
-            run(), run()
-        seconds: dict[str, list[float]] = {kind: [] for kind in runs}
-        for _ in range(arguments.rounds):
-            for kind in random.sample(list(runs), len(runs)):
-                start = time.perf_counter()
-                runs[kind]()
-                seconds[kind].append(time.perf_counter() - start)
-        median = {kind: statistics.median(values) for kind, values in seconds.items()}
+        median = interleaved(runs, arguments.rounds)
         peaks: dict[str, list[int]] = {"standard": [], "adjoined": []}
         for _ in range(MEMORY_RUNS):  # the allocator's luck differs from process to process
             for kind, values in peaks.items():
