@@ -77,8 +77,8 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
     traced = copy.deepcopy(network).eval().requires_grad_(True)
     outputs = _refuse_what_cannot_be_cut(traced, example)
     modules = dict(traced.named_modules())
-    drafts = [part for draft in _dependency_graph(traced, example) for part in _sections(draft)]
-    gc.collect()  # the graph is full of cycles and holds a copy of the network with its activations
+    with _cycles_freed():  # the graph is full of them and holds a copy of the network with its activations
+        drafts = [part for draft in _dependency_graph(traced, example) for part in _sections(draft)]
     for draft in drafts:
         draft.fixed |= any((name, "out") in draft.axes for name in outputs)
     for name, module in modules.items():
@@ -162,6 +162,23 @@ def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
                 for index, channel in zip(item.idxs, item.root_idxs, strict=True):
                     positions[index] = channel
             yield draft
+
+
+@contextmanager
+def _cycles_freed() -> Iterator[None]:
+    """At the end of the block, free what was made in it and hangs in cycles.
+
+    What was there before is not searched: in a process that has imported ONNX that alone took half a second.
+    """
+    young = gc.get_freeze_count() == 0  # else somebody keeps objects frozen, which only they may thaw
+    if young:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        if young:
+            gc.unfreeze()
 
 
 def _sections(draft: _Draft) -> list[_Draft]:
