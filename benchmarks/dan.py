@@ -48,9 +48,10 @@ class Job:
         self.data = read_data(DataSpec(arguments.data))
         self.spec = ModelSpec(arguments.model, len(self.data.classes), self.data.preprocessing.image_size)
         self.example = self.data.preprocessing.example(2)
+        self.slim = arguments.slim
 
     def uniform(self, alpha: float) -> ac.WidthPlan:
-        return ac.plan_widths(self.spec.build(), self.example, alpha)
+        return ac.plan_widths(self.spec.build(), self.example, alpha, self.slim)
 
     def budget(self, alpha: float, cost: str) -> str:
         """What the uniform network at `alpha` costs, as a budget."""
@@ -62,7 +63,9 @@ class Job:
         return f"latency={milliseconds:.4f}ms@one-core"
 
     def options(self, budget: str) -> MethodOptions:
-        return MethodOptions(budgets=(budget,), table=str(self.arguments.table) if "latency" in budget else None)
+        return MethodOptions(
+            budgets=(budget,), slim=self.slim, table=str(self.arguments.table) if "latency" in budget else None
+        )
 
     def train(self, name: str, options: MethodOptions, method: str) -> None:
         """Train, or go on training, the run `name`."""
@@ -110,9 +113,10 @@ def train_all(job: Job) -> None:
     arguments = job.arguments
     for alpha in arguments.alphas:
         budget = job.budget(alpha, arguments.cost)
-        level = f"{arguments.cost}-alpha{alpha:g}"
+        every = "every-layer-" if arguments.slim else ""
+        level = f"{every}{arguments.cost}-alpha{alpha:g}"
         job.train(f"{level}-searched", job.options(budget), "dan")
-        job.train(f"alpha{alpha:g}-uniform", MethodOptions(plan=job.uniform(alpha)), "adjoined")
+        job.train(f"{every}alpha{alpha:g}-uniform", MethodOptions(plan=job.uniform(alpha)), "adjoined")
         for number in range(arguments.random):
             job.train(f"{level}-random{number}", MethodOptions(plan=job.random_plan(budget, number)), "adjoined")
 
@@ -251,6 +255,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--alphas", type=float, nargs="+", default=[2.0, 4.0])
+    parser.add_argument("--slim", nargs="+", help="layers that may be cut, as for train; with '*' every layer")
     parser.add_argument("--cost", choices=["macs", "latency"], default="macs")
     parser.add_argument("--table", type=Path, default=Path("table.json"), help="with --cost latency")
     parser.add_argument("--random", type=int, default=3)

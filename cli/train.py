@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     from adjcompress.report import write_report
     from adjcompress.training import Hardware, Reporter, begun_run, resume
     from adjcompress.training import train as train_anew
+    from adjcompress.training.run import PLAN
 
     if options["resume"] and not given(ctx, "precision"):
         options["precision"] = begun_run(options["run"]).config["precision"]
@@ -149,13 +151,23 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     if _is_first_process():
         page = write_report(run)
         results = {"run": str(run.folder), "report": str(page), **(run.results() or {})}
+        if (run.folder / PLAN).is_file():
+            results["search"] = json.loads((run.folder / PLAN).read_text())["search"]
 
         def text() -> None:
             rows = [(name, percent(score["accuracy"]), f"{score['loss']:.4f}") for name, score in results["test"].items()]
             table(("test split", "accuracy", "loss"), rows)
+            if "search" in results:
+                _show_search(results["search"], run.folder / PLAN)
             click.echo(f"Run: {run.folder}, report: {page}. Next: adjcompress extract")
 
         show(results, text, as_json, quiet)
+
+
+def _show_search(search: dict[str, Any], plan: Path) -> None:
+    """What the widths that were found cost, beside what they might."""
+    parts = [f"{name} {cost / search['full'][name]:.3f}" for name, cost in search["costs"].items()]
+    click.echo(f"Widths: {plan}; of the full network's {', '.join(parts)}; asked: {', '.join(search['budgets'])}")
 
 
 def _train_options(options: dict[str, Any]) -> Any:

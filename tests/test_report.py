@@ -128,6 +128,28 @@ def everything(folder: Path, small: str = "alpha2") -> dict[str, Any]:
     }
 
 
+def searched(folder: Path) -> None:
+    """Make up a search for the widths of a run, with two budgets."""
+    plan = json.loads((folder / "config.json").read_text())["method"]["settings"]["plans"]["alpha2"]
+    full, costs = {"macs": 41e6, "params": 272474.0, "latency": 1.9}, {"macs": 20e6, "params": 70000.0, "latency": 0.9}
+    kept = [group["kept"] for group in plan["groups"]]
+    uniform = [
+        {"alpha": alpha, "kept": kept, "costs": {name: cost / alpha for name, cost in full.items()}}
+        for alpha in (2.0, 4.0, 8.0)
+    ]
+    search = {"budgets": ["macs=0.5", "latency=1ms@one-core"], "costs": costs, "full": full, "uniform": uniform}
+    (folder / "plan.json").write_text(json.dumps({**plan, "search": search}))
+    (folder / "search").mkdir()
+    slim = [group for group in plan["groups"] if group["slim"]]
+    records = []
+    for epoch in (1, 2, 3):
+        parts = {name: {"expected": 0.5 + 0.05 / epoch, "likeliest": 0.5} for name in full}
+        parts["macs"]["budget"] = parts["latency"]["budget"] = 0.5
+        widths = {group["name"]: group["kept"] * (1 + 0.3 / epoch) for group in slim}
+        records.append({"epoch": epoch, "search": {"costs": parts, "widths": widths, "temperature": 1.0, "price": 0.1}})
+    (folder / "search" / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
 def deployed(run: ac.training.Run, content: Any) -> None:
     (run.folder / "deployed.json").write_text(content if isinstance(content, str) else json.dumps(content))
 

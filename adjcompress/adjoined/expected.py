@@ -69,46 +69,58 @@ class Sizes:
                     raise NotImplementedError(f"{name} is cut in dimension {dim}")
                 fixed[side, self.rows[name]] -= len(channels)
                 kept[side, self.rows[name], number, : len(each.widths)] += np.searchsorted(channels, each.widths)
+        self.arrays = (kept, fixed, inner)
         self.kept, self.fixed, self.inner = torch.from_numpy(kept), torch.from_numpy(fixed), torch.from_numpy(inner)
         on_both_sides = (self.kept.amax(3) > 0).all(0)  # (parameter, group)
         self.tied = on_both_sides.any(1).nonzero()[:, 0]
 
+    def to_(self, device: torch.device) -> None:
+        """Move what `expected` reads to the device of the choices, once."""
+        if self.kept.device != device:
+            self.kept, self.fixed = self.kept.to(device), self.fixed.to(device)
+            self.inner, self.tied = self.inner.to(device), self.tied.to(device)
+
     def lengths(self, choice: Tensor) -> Tensor:
         """Expected lengths (2, parameters) of the first two dimensions."""
-        return self.fixed.to(choice.device) + torch.einsum("stgk,gk->st", self.kept.to(choice.device), choice)
+        self.to_(choice.device)
+        return self.fixed + torch.einsum("stgk,gk->st", self.kept, choice)
 
     def expected(self, choice: Tensor) -> Tensor:
         """Expected entries (parameters,): E[a b] = E[a] E[b] + Cov(a, b), and only a group on both sides has a covariance."""
         first, second = self.lengths(choice)
         product = first * second
         if len(self.tied):
-            a, b = self.kept[:, self.tied].to(choice.device)
+            a, b = self.kept[:, self.tied]
             together = torch.einsum("tgk,gk->tg", a * b, choice)
             apart = torch.einsum("tgk,gk->tg", a, choice) * torch.einsum("tgk,gk->tg", b, choice)
-            product = product.index_add(0, self.tied.to(choice.device), (together - apart).sum(1))
-        return product * self.inner.to(choice.device)
+            product = product.index_add(0, self.tied, (together - apart).sum(1))
+        return product * self.inner
 
     def exact_lengths(self, choices: Choices) -> NDArray[np.float64]:
         """Lengths (n, 2, parameters) in n decided networks."""
-        kept = self.kept.numpy().reshape(-1, *self.kept.shape[2:])  # (2 * parameters, groups, candidates)
+        whole, fixed, _ = self.arrays
+        kept = whole.reshape(-1, *whole.shape[2:])  # (2 * parameters, groups, candidates)
         one_hot = np.zeros((len(choices), *kept.shape[1:]))
         np.put_along_axis(one_hot, choices[:, :, None], 1.0, axis=2)
         lengths = one_hot.reshape(len(choices), -1) @ kept.reshape(len(kept), -1).T
-        return lengths.reshape(len(choices), 2, -1) + self.fixed.numpy()
+        result: NDArray[np.float64] = lengths.reshape(len(choices), 2, -1) + fixed
+        return result
 
 
 class EntriesCost:
     """A cost that is a weighted sum of the entries of the parameters: each counts once for every position it is used at."""
 
     def __init__(self, name: str, sizes: Sizes, uses: NDArray[np.float64], full: int) -> None:
-        self.name, self.sizes, self.uses, self.full = name, sizes, torch.from_numpy(uses), float(full)
+        self.name, self.sizes, self.full = name, sizes, float(full)
+        self._uses, self._uses_there = uses, torch.from_numpy(uses)
 
     def expected(self, choice: Tensor) -> Tensor:
-        return self.sizes.expected(choice) @ self.uses.to(choice.device)
+        self._uses_there = self._uses_there.to(choice.device)
+        return self.sizes.expected(choice) @ self._uses_there
 
     def exact(self, choices: Choices) -> NDArray[np.float64]:
         lengths = self.sizes.exact_lengths(choices)
-        result: NDArray[np.float64] = (lengths[:, 0] * lengths[:, 1] * self.sizes.inner.numpy()) @ self.uses.numpy()
+        result: NDArray[np.float64] = (lengths[:, 0] * lengths[:, 1] * self.sizes.arrays[2]) @ self._uses
         return result
 
 
@@ -156,20 +168,25 @@ class LatencyCost:
 
     def expected(self, choice: Tensor) -> Tensor:
         lengths = self.sizes.lengths(choice)
-        likeliest = choice.argmax(1).cpu().numpy()[None]
-        decided = torch.zeros_like(choice).scatter_(1, choice.argmax(1, keepdim=True), 1.0)
-        decided_lengths, decided_widths = self.sizes.lengths(decided), self._widths(likeliest)[0]
         base, slope = self.rest
         total = lengths.new_tensor(base)
         for number, layer in enumerate(self.layers):
             outputs = lengths[0, self.weights[number]]
             total = total + slope * outputs * int(np.prod(layer.shape.output_size))
             total = total + self._layer_ms(number, choice, lengths)
-            if any(side.interpolated for side in self._sides[number]):
-                with torch.no_grad():
-                    interpolated = self._layer_ms(number, decided, decided_lengths)
-                total = total + (self._ms(number, *decided_widths[number]) - interpolated)
-        return total
+        return total + self._left_by_interpolation(choice)
+
+    @torch.no_grad()
+    def _left_by_interpolation(self, choice: Tensor) -> Tensor:
+        """What the table says of the likeliest choice beyond what was interpolated for it."""
+        layers = [number for number, sides in enumerate(self._sides) if any(side.interpolated for side in sides)]
+        left = choice.new_zeros(())
+        if layers:
+            decided = torch.zeros_like(choice).scatter_(1, choice.argmax(1, keepdim=True), 1.0)
+            lengths, widths = self.sizes.lengths(decided), self._widths(choice.argmax(1).cpu().numpy()[None])[0]
+            for number in layers:
+                left = left + self._ms(number, *widths[number]) - self._layer_ms(number, decided, lengths)
+        return left
 
     def exact(self, choices: Choices) -> NDArray[np.float64]:
         widths = self._widths(choices)  # (n, layers, 2)
@@ -183,7 +200,9 @@ class LatencyCost:
 
     def _layer_ms(self, number: int, choice: Tensor, lengths: Tensor) -> Tensor:
         inputs, outputs = self._sides[number]
-        times, row = self._times[number].to(choice.device), self.weights[number]
+        if self._times[number].device != choice.device:
+            self._times[number] = self._times[number].to(choice.device)
+        times, row = self._times[number], self.weights[number]
         if self._is_tied(number):
             return outputs.weights(choice, lengths[0, row]) @ times.diagonal()
         return inputs.weights(choice, lengths[1, row]) @ times @ outputs.weights(choice, lengths[0, row])
@@ -243,14 +262,14 @@ class _Side:
 
     @classmethod
     def of(cls, sizes: Sizes, dim: int, row: int, block: int) -> _Side:
-        kept, fixed = sizes.kept[dim, row], int(sizes.fixed[dim, row])
-        groups = (kept.amax(1) > 0).nonzero()[:, 0].tolist()
+        kept, fixed = sizes.arrays[0][dim, row], int(sizes.arrays[1][dim, row])
+        groups = np.flatnonzero(kept.max(1) > 0).tolist()
         if not groups:
             return cls((fixed,))
         if len(groups) == 1:
             own = kept[groups[0], : sizes.counts_of[groups[0]]].tolist()
             return cls(tuple(fixed + int(count) for count in own), groups[0])
-        least, most = fixed + int(kept[:, 0].sum()), fixed + int(kept.amax(1).sum())
+        least, most = fixed + int(kept[:, 0].sum()), fixed + int(kept.max(1).sum())
         between = {round(width / block) * block for width in np.linspace(least, most, _KNOTS).tolist()}
         return cls(tuple(sorted({least, most, *(width for width in between if least < width < most)})), None, True)
 

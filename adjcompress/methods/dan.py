@@ -151,8 +151,7 @@ class SearchMethod:
         return [*decay_groups(weights, weight_decay), logits]
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.network(images)
-        return {"full": outputs.full, "dan": outputs.smalls["widest"]}
+        return {"full": self.network.full(images)}
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return None
@@ -180,8 +179,8 @@ class SearchMethod:
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
 
     def deployables(self) -> dict[str, nn.Module]:
-        """The full network, and the small one at its likeliest widths, with statistics that were gathered at all widths."""
-        return {"full": self.network.full, "dan": _Likeliest(self.network)}
+        """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
+        return {"full": self.network.full}
 
     def decide(self) -> Found:
         """The likeliest widths that meet the budgets."""
@@ -251,17 +250,6 @@ class DanMethod(AdjoinedMethod):
         if options.plan is None:
             raise AdjCompressError("The dan method needs a width plan: search for one with SearchMethod, or give --plan.")
         return super().build(model, example, options)
-
-
-class _Likeliest(nn.Module):
-    """A search's small network at its likeliest widths, for evaluation."""
-
-    def __init__(self, network: SearchNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.small(images)
 
 
 def _table(path: str, budgets: Sequence[Budget]) -> LatencyTable:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import train_tiny
-from test_report import everything
+from test_report import everything, searched
 
 import adjcompress as ac
 from adjcompress.report import write_report
@@ -80,13 +80,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, digits: ac.ImageData) -> Iterator[Path]:
-    """The page of a run of which everything was measured, beside another run."""
+    """The page of a run whose widths were searched and of which everything was measured, beside another run."""
     folder, before = tmp_path_factory.mktemp("report"), Path.cwd()
     os.chdir(folder)
     try:
         run = train_tiny("runs/tiny", digits, epochs=3)
         shutil.copytree(run.folder, "runs/a-run-with-a-long-name-that-goes-on-and-on")
         (run.folder / "deployed.json").write_text(json.dumps(everything(run.folder)))
+        searched(run.folder)
         other = ac.open_run(Path("runs/a-run-with-a-long-name-that-goes-on-and-on"))
         yield write_report(run, others=[other]).resolve()
     finally:
@@ -117,7 +118,7 @@ def test_every_figure_is_visible_within_the_page(page: Page) -> None:
     inner, outer = page.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollWidth]")
     assert outer <= inner, "the page scrolls sideways"
     figures = page.locator("figure svg").all()
-    assert len(figures) == 10
+    assert len(figures) == 13
     for figure in figures:
         box = figure.bounding_box()
         assert box and box["width"] > 0.6 * min(inner, 540) and box["height"] > 20
