@@ -13,8 +13,9 @@ demo: $(VENV)/installed
 	cd demo && $(BIN)/adjcompress export model.onnx
 	cd demo && $(BIN)/adjcompress bench
 
+# Two at a time, each on one thread: most of the tests' work is Python's own.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The report in a real browser: Chromium must be installed (Debian: apt-get install chromium).
 browser-test: $(VENV)/installed-test

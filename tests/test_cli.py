@@ -191,6 +191,19 @@ def test_several_small_networks_are_chosen_by_alpha() -> None:
     assert json.loads(run("extract", "--alpha", "1", "--json").stdout)["name"] == "full"
 
 
+def test_a_table_is_measured_for_the_network_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measure(path: Path, network: Any, example: Any, **options: Any) -> None:
+        asked.append((list(network.modules())[-1].out_features, tuple(example.shape), options["slim"], options["target"]))
+        raise ac.AdjCompressError("enough")
+
+    monkeypatch.setattr("adjcompress.bench.measure_table", measure)
+    network = ("--model", "cifar_resnet20", "--image-size", "48", "--classes", "7", "--slim", "layer3")
+    assert "enough" in run("bench", "--table", "t.json", *network, "--target", "one-core").stderr
+    assert asked == [(7, (1, 3, 48, 48), ("layer3",), "one-core")]
+
+
 def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     run(*TRAIN)
     assert "is finished: there is nothing to resume" in run("train", "--resume").stderr

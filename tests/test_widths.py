@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -223,6 +224,16 @@ def test_kept_channels_are_the_first_ceil_rounded_up_to_the_alignment(alpha: flo
             assert group.kept >= math.ceil(group.channels / alpha - 1e-9)
             assert group.kept % align == 0 or group.kept == group.channels
             assert group.kept - group.channels / alpha < align + 1e-9 or group.kept == group.channels
+
+
+def test_finding_groups_leaves_the_garbage_collector_as_it_was() -> None:
+    for frozen in (False, True):
+        if frozen:
+            gc.freeze()
+        count = gc.get_freeze_count()
+        ac.plan_widths(TinyNet(), torch.zeros(1, 3, 16, 16), 2)
+        assert (gc.get_freeze_count() > 0) == frozen == (count > 0) and gc.isenabled()
+    gc.unfreeze()
 
 
 def test_alpha_by_pattern_and_slim_and_keep_choose_layers(images: Tensor) -> None:
