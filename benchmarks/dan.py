@@ -126,11 +126,23 @@ def measure(job: Job) -> None:
     runs = [ac.open_run(path.parent) for path in sorted(job.folder.glob("*/results.json"))]
     rows = [row_of(run, len(job.data.train)) for run in runs]
     files = [run.folder / "small.onnx" for run in runs]
-    timings = ac.benchmark(files, threads=(1,), duration=job.arguments.duration).timings
+    whole = job.folder / "full.onnx"
+    ac.export_onnx(job.spec.build().eval(), whole, job.data.preprocessing.example(7))
+    reference, *timings = ac.benchmark([whole, *files], threads=(1,), duration=job.arguments.duration).timings
     for row, timing in zip(rows, timings, strict=True):
         row |= {"p50_ms": timing.latency.p50_ms, "rounds": timing.latency.runs, "noisy": timing.latency.noisy}
     seed, trained_on = runs[0].config["seed"], runs[0].config["recipe"]
-    figures = {"model": job.arguments.model, "images": len(job.data.train), "recipe": trained_on, "seed": seed, "rows": rows}
+    figures = {
+        "model": job.arguments.model,
+        "images": len(job.data.train),
+        "recipe": trained_on,
+        "seed": seed,
+        "full_ms": reference.latency.p50_ms,
+        "rows": rows,
+    }
+    if job.arguments.table.is_file():  # the machine's speed now over its speed then
+        told = LatencyTable.read(job.arguments.table).predict(job.spec.build(), job.example).total_ms
+        figures["drift"] = reference.latency.p50_ms / told
     record("dan", figures, f"1 seed ({seed}); {timings[0].latency.runs} rounds of timing")
     write_text(RESULTS / "dan.md", page(figures))
     plot(rows, RESULTS / "dan.svg")

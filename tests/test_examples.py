@@ -43,6 +43,12 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "own.onnx").is_file()
 
 
+def test_a_search_for_widths(tmp_path: Path) -> None:
+    output = python("search_widths.py", tmp_path)
+    parts = [float(line.split("(")[1].rstrip(")")) for line in output.splitlines() if line.startswith(("macs", "params"))]
+    assert 0.98 <= max(parts[0] / 0.5, parts[1] / 0.4) <= 1 and "accuracy on the test split" in output
+
+
 def test_two_processes_on_one_machine(tmp_path: Path) -> None:
     command = [str(EXAMPLES / "several_processes.sh")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)

@@ -442,7 +442,7 @@ def test_the_expected_cost_stays_at_the_budget_while_the_search_trades(steps: in
         parts.append(terms.parts["part_of_budget"].item())
         terms.total.backward() if terms.total.requires_grad else None
         optimizer.step(), optimizer.zero_grad()
-    assert np.abs(np.array(parts) - 1).max() <= (0.1 if steps == 20 else 0.02) and parts[-1] == pytest.approx(1, abs=0.02)
+    assert np.abs(np.array(parts) - 1).max() <= 0.01
 
 
 def test_the_gradient_of_the_logits_is_that_at_equal_cost() -> None:
@@ -535,7 +535,6 @@ def test_the_searched_network_meets_the_budget_and_is_extracted_to_the_last_bit(
     assert "test" not in (ac.open_run(dan_run.folder / "search").results() or {})  # looked at once, by the training
 
 
-@pytest.mark.parametrize("keep", [False, True])
 def test_the_page_shows_the_search_or_says_that_it_cannot_be_read(dan_run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "dan"
     shutil.copytree(dan_run.folder, folder)
@@ -551,6 +550,7 @@ def test_the_page_shows_the_search_or_says_that_it_cannot_be_read(dan_run: Any, 
         assert "The search for widths cannot be read" in page and "Costs over the search" not in page
 
 
+@pytest.mark.parametrize("keep", [False, True])
 def test_the_training_starts_afresh_or_from_the_searchs_weights(
     keep: bool, tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ CANDIDATES = (1.0, 2.0, 4.0, 8.0)
 _WARM_UP = 0.2  # of the search: until then the logits rest, and weights learn at every width
 _HOT, _COLD = 4.0, 0.3  # temperatures of the draws at the begin and the end
 _TRAVEL = 8.0  # how far a logit can go over a whole search: a candidate can become e^8 times as likely, in however few steps
+_HELD, _NEWTON = 0.005, 8  # how near the expected cost is kept to the budget, and in how many steps at most
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,19 @@ class SearchMethod:
         if self.halves:
             for parameter in (*network.full.parameters(), *network.smalls.parameters()):
                 parameter.requires_grad_(learning)
-        network.logits.requires_grad_(choosing)
+            network.logits.requires_grad_(choosing)
         temperature = self.temperature_at(progress)
-        part, slope = self._part_of_budget()
-        outputs = network(images, network.draw(temperature, slope))
+        part, slope = self._held_at_budget()
+        drawn = network.draw(temperature, slope)
+        outputs = network(images, drawn if choosing else drawn.detach())
         weight = self.options.weight * self._weight_at(progress)
         loss = adjoint_loss(outputs.full, outputs.smalls, labels, weight, self.options.detach)
         if network.training:
-            self._hold_budget_(part, slope)
             network.progress.fill_(progress)
             network.steps += 1
         parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence, "part_of_budget": part}
-        return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
+        total = loss.total + 0 * network.logits.sum()  # several processes wait for the gradient of every parameter
+        return Terms(total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def temperature_at(self, progress: float) -> float:
         """From hot to cold, by the same factor in every step."""
@@ -185,6 +187,7 @@ class SearchMethod:
     def decide(self) -> Found:
         """The likeliest widths that meet the budgets."""
         network = self.network
+        self._held_at_budget()
         with torch.no_grad():
             scores = network.probabilities().clamp(min=1e-300).log().cpu().numpy()
         return self.found_at(decide(scores, self.counts, self.part_used))
@@ -219,12 +222,16 @@ class SearchMethod:
         (slope,) = torch.autograd.grad(part, logits)
         return part.detach(), slope
 
-    def _hold_budget_(self, part: Tensor, slope: Tensor) -> None:
-        """One Newton step of the tilt towards the budget; the next step's cost has that."""
+    def _held_at_budget(self) -> tuple[Tensor, Tensor]:
+        """The part that is used, and its slope, after the tilt has followed the logits: Newton steps, mostly none or one."""
         network = self.network
-        along = (slope * network.place).sum()
-        step = ((1 - part) / along.clamp(min=1e-12)).clamp(-1, 1)
-        network.tilt += step
+        part, slope = self._part_of_budget()
+        for _ in range(_NEWTON):
+            if abs(float(part) - 1) <= _HELD:
+                break
+            network.tilt += ((1 - part) / (slope * network.place).sum().clamp(min=1e-12)).clamp(-1, 1)
+            part, slope = self._part_of_budget()
+        return part, slope
 
     def _start_at_budget_(self) -> None:
         """Tilt until the expected cost is the budget: the search trades from there."""

@@ -88,10 +88,10 @@ def train(
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
+    run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
     if not search:
         return job.fit(method, options.recipe)
-    run = Path(fabric.broadcast(str(run)))
     if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
         raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
     return job.search_then_fit(method, resume=False)
