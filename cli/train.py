@@ -191,7 +191,7 @@ def _train_options(options: dict[str, Any]) -> Any:
             detach=options["detach"],
             plan=None if options["plan"] is None else read_plan(options["plan"]),
             budgets=options["budget"],
-            table=None if options["table"] is None else str(options["table"]),
+            table=None if options["table"] is None else str(options["table"].resolve()),
             width_step=options["width_step"],
             halves=options["halves"],
         ),

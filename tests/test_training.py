@@ -206,6 +206,7 @@ class Exploding:
     """A method whose loss is not finite at one step."""
 
     name = "exploding"
+    halves = False
 
     def __init__(self, network: nn.Module, step: int) -> None:
         self.network, self.left = network, step
@@ -221,6 +222,9 @@ class Exploding:
     def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
         return decay_groups(self.network, weight_decay)
 
+    def record(self) -> dict[str, object]:
+        return {}
+
     def deployables(self) -> dict[str, nn.Module]:
         return {"full": self.network}
 
@@ -232,9 +236,9 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_last_good_checkpoin
         ac.AdjCompressError, match=r"The loss is nan in epoch 2, step 3\. The last good checkpoint is checkpoint-1 in"
     ):
         ac.fit(method, digits, recipe, tmp_path / "run")
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-0", "checkpoint-1"]
     method = Exploding(TinyNet(), step=0)
-    with pytest.raises(ac.AdjCompressError, match=r"epoch 1, step 1\. There was no checkpoint in"):
+    with pytest.raises(ac.AdjCompressError, match=r"epoch 1, step 1\. The last good checkpoint is checkpoint-0 in"):
         ac.fit(method, digits, recipe, tmp_path / "run2")
 
 
@@ -281,7 +285,7 @@ def test_weights_that_an_update_ruined_do_not_replace_a_good_checkpoint(tmp_path
         ac.AdjCompressError, match=r"A weight is not finite in epoch 2\. The last good checkpoint is checkpoint-1"
     ):
         ac.fit(Ruining(TinyNet(), step=10), digits, recipe, tmp_path / "run")
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-0", "checkpoint-1"]
 
 
 def test_a_batch_norm_that_cannot_be_synchronised_is_refused() -> None:

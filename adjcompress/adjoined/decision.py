@@ -1,13 +1,15 @@
 """Which widths does a search decide on, so that its budgets are met?
 
 The likeliest candidate of every group is the search's choice, but their sum of costs meets a budget by accident only. So the
-decision is the likeliest choice of all whose largest cost, over its budget, lies between 1 - tolerance and 1: found by
-moving single groups and pairs of them to a neighbouring width.
+decision is the likeliest choice whose largest cost, over its budget, lies between 1 - tolerance and 1: of all choices where
+there are few, else of those that are reached from several starts by moving groups, one or two at a time, to a neighbouring
+width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ from adjcompress.errors import AdjCompressError
 
 Floats = NDArray[np.float64]
 TOLERANCE = 0.02
+_ENUMERATED, _AT_A_TIME = 300_000, 20_000  # so many choices are all tried, that many at once
+_STARTS = 2  # on each side of the budget
 _PAIRED = 120  # single moves that are tried in pairs as well
 _MOVES = 2000
 
@@ -53,7 +57,7 @@ def check_reach(limits: Sequence[Limit], counts: Sequence[int]) -> None:
                 f"{_said(limit, cheapest[limit])}, the largest {_said(limit, float(limit.cost.exact(widest)[0]))}. "
                 "Give a larger budget, or larger alphas as candidates."
             )
-    if used(limits, widest)[0] <= 1 - TOLERANCE:
+    if used(limits, widest)[0] <= 1:
         most = "; ".join(f"{limit.budget}: {_said(limit, float(limit.cost.exact(widest)[0]))}" for limit in limits)
         raise AdjCompressError(
             f"The widest candidates already meet the budget, so there is nothing to search ({most}; the smallest possible "
@@ -84,16 +88,53 @@ def decide(
     """Choose a candidate for every group: numbers (groups,).
 
     `scores` (groups, candidates) are log-probabilities, `counts` says how many candidates each group has, `measure` what part
-    of its budget each of n choices (n, groups) uses. The result uses at most 1, and at least 1 - tolerance where moves of one
-    or two groups lead there.
+    of its budget each of n choices (n, groups) uses. The result uses at most 1 and at least 1 - tolerance, and is the
+    likeliest such choice that was found: of all, where there are few. Where none was found, the one that uses most.
     """
     rows = np.arange(len(counts))
-    likeliest = np.array([scores[row, :count].argmax() for row, count in enumerate(counts)], dtype=np.int64)
-    for start in (likeliest, np.zeros_like(likeliest)):  # single moves from above may end where none saves
-        choice = _descend(start, lambda choices: scores[rows, choices].sum(1), counts, measure, tolerance)
-        if measure(choice[None])[0] <= 1:
-            return choice
-    raise AdjCompressError("No choice of widths that meets the budget was found: give a larger --budget.")
+
+    def score(choices: Choices) -> Floats:
+        total: Floats = scores[rows, choices].sum(1)
+        return total
+
+    tried: Iterable[Choices] = _every(counts)
+    if math.prod(counts) > _ENUMERATED:
+        starts = _starts(scores, counts, measure, tolerance)
+        tried = [np.stack([_descend(start, score, counts, measure, tolerance) for start in starts])]
+    best, rank = None, (-np.inf, -np.inf)
+    for choices in tried:
+        part, likelihood = measure(choices), score(choices)
+        worth = np.where(part >= 1 - tolerance, 1.0, part)  # within the window all are as good
+        for index in np.lexsort((likelihood, np.where(part <= 1, worth, -np.inf)))[-1:]:
+            if part[index] <= 1 and (worth[index], likelihood[index]) > rank:
+                best, rank = choices[index], (worth[index], likelihood[index])
+    if best is None:
+        raise AdjCompressError("No choice of widths that meets the budget was found: give a larger --budget.")
+    return best
+
+
+def _every(counts: Sequence[int]) -> Iterator[Choices]:
+    """All choices, some at a time."""
+    total = math.prod(counts)
+    for begin in range(0, total, _AT_A_TIME):
+        numbers = np.arange(begin, min(begin + _AT_A_TIME, total))
+        yield np.stack(np.unravel_index(numbers, counts), 1).astype(np.int64)
+
+
+def _starts(scores: Floats, counts: Sequence[int], measure: Callable[[Choices], Floats], tolerance: float) -> list[Choices]:
+    """Choices to begin from: the likeliest at prices of the cost that bring it near the budget, and the narrowest of all."""
+    offered = np.arange(scores.shape[1]) < np.array(counts)[:, None]
+    likeliest = np.where(offered, scores, -np.inf).argmax(1)
+    single = np.repeat(likeliest[None], offered.sum(), 0)
+    single[np.arange(len(single)), np.nonzero(offered)[0]] = np.nonzero(offered)[1]
+    dearer = np.zeros_like(scores)
+    dearer[offered] = measure(single) - measure(likeliest[None])
+    prices = [0.0, *(sign * 2.0**power for power in np.arange(-4, 12, 0.5) for sign in (1, -1))]
+    found = np.unique([np.where(offered, scores - price * dearer, -np.inf).argmax(1) for price in prices], axis=0)
+    part = measure(found)
+    outside = np.maximum(part - 1, 0) + np.maximum(1 - tolerance - part, 0)
+    above, below = (found[side][np.argsort(outside[side], kind="stable")[:_STARTS]] for side in (part > 1, part <= 1))
+    return [*above, *below, np.zeros_like(likeliest)]
 
 
 def _descend(

@@ -43,7 +43,7 @@ class Sizes:
     """How many entries the parameters of a network have, given its groups' choices.
 
     A parameter has as many entries as the product of its lengths; a length is what no free group decides, and for each group
-    the entries that it keeps. Dimensions beyond the first two are never cut.
+    the entries that it keeps. One dimension beyond the first two may be cut, in place of the first.
     """
 
     def __init__(self, network: nn.Module, candidates: Sequence[Candidates]) -> None:
@@ -63,12 +63,12 @@ class Sizes:
             for name, dim, axis in carriers(network, each.group):
                 if name not in self.rows:
                     continue  # statistics and selections are no parameters
-                channels = np.sort(np.array(axis.channel))
-                side = 1 if dim == 1 else 0
-                if dim > 1:
-                    raise NotImplementedError(f"{name} is cut in dimension {dim}")
-                fixed[side, self.rows[name]] -= len(channels)
-                kept[side, self.rows[name], number, : len(each.widths)] += np.searchsorted(channels, each.widths)
+                row, size = self.rows[name], parameters[name].shape[dim]
+                if dim > 1:  # a layer scale (1, 1, C)
+                    fixed[:, row], inner[row], dim = (size, 1), parameters[name].numel() // size, 0
+                there = [channel for index, channel in zip(axis.index, axis.channel, strict=True) if index < size]
+                fixed[dim, row] -= len(there)  # fewer than the group has where they share a parameter, as of a PReLU
+                kept[dim, row, number, : len(each.widths)] += np.searchsorted(np.sort(there), each.widths)
         self.arrays = (kept, fixed, inner)
         self.kept, self.fixed, self.inner = torch.from_numpy(kept), torch.from_numpy(fixed), torch.from_numpy(inner)
         on_both_sides = (self.kept.amax(3) > 0).all(0)  # (parameter, group)

@@ -8,7 +8,7 @@ entry that both use is trained by both, and extraction copies the very tensors t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,6 +39,10 @@ class Outputs(NamedTuple):
     smalls: dict[str, Tensor]
 
 
+# A small network's name and its views of the full network's tensors -> the tensors that it computes with.
+Dressed = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
+
+
 class AdjoinedNetwork(nn.Module):
     """A full network and small ones inside its weights. arXiv:2006.05624.
 
@@ -56,6 +60,7 @@ class AdjoinedNetwork(nn.Module):
         self.full = full
         self.plans = dict(plans)
         self.mask = mask
+        self._mask_names: dict[tuple[str, str], str] = {}
         self.smalls = nn.ModuleDict()
         for name, plan in plans.items():
             small = slice_model(full, plan)
@@ -65,10 +70,17 @@ class AdjoinedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
+        return self._outputs(images, self._masked)
+
+    def _outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
+        """Both networks' logits, every small one with its views as `dressed` makes them of the full network's tensors."""
         if torch.compiler.is_compiling():  # the compiler joins slices and finds common work by itself
-            smalls = {name: functional_call(small, self.views(name), (images,)) for name, small in self.smalls.items()}
+            smalls = {
+                name: functional_call(small, dressed(name, self._cut(name)), (images,)) for name, small in self.smalls.items()
+            }
             return Outputs(self.full(images), smalls)
-        whole, views = self._forked()
+        whole, cuts = self._forked()
+        views = {name: dressed(name, own) for name, own in cuts.items()}
         with _FirstConvolution(self.full, whole, images) as first:
             full = functional_call(self.full, whole, (images,))
             smalls = {}
@@ -79,9 +91,11 @@ class AdjoinedNetwork(nn.Module):
 
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
+        return self._masked(name, self._cut(name))
+
+    def _cut(self, name: str) -> dict[str, Tensor]:
         cuts = self.plans[name].cuts
-        views = {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
-        return self._masked(name, views)
+        return {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
 
     def _forked(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """The full network's parameters and every small network's views, tied for the backward pass by `_Fork`."""
@@ -101,12 +115,12 @@ class AdjoinedNetwork(nn.Module):
             whole[tensor], *parts = _Fork.apply(whole[tensor], cuts, owned)
             for name, part in zip(names, parts, strict=True):
                 views[name][tensor] = part
-        return whole, {name: self._masked(name, own) for name, own in views.items()}
+        return whole, views
 
     def _masked(self, name: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
         masked = {}
         for tensor, view in views.items():
-            mask = self._buffers.get(_mask_name(name, tensor))
+            mask = self._buffers.get(self._mask_names.get((name, tensor), ""))
             masked[tensor] = view if mask is None else view * mask
         return masked
 
@@ -138,7 +152,8 @@ class AdjoinedNetwork(nn.Module):
         for tensor, parameter in small.named_parameters():
             if 0 in self.plans[name].cuts.get(tensor, {}) and parameter.ndim >= 2:  # a layer that is slim itself
                 mask = r_beta_mask(parameter.shape, self.mask.beta, self.mask.seed, f"{name}/{tensor}")
-                self.register_buffer(_mask_name(name, tensor), mask.to(parameter.device), persistent=False)
+                self._mask_names[name, tensor] = f"mask_{len(self._mask_names)}"
+                self.register_buffer(self._mask_names[name, tensor], mask.to(parameter.device), persistent=False)
 
 
 class _FirstConvolution:
@@ -225,10 +240,6 @@ def _add_at_(total: Tensor, part: Tensor, kept: list[tuple[int, tuple[Range, ...
     for start, stop in ranges:
         _add_at_(total.narrow(dim, start, stop - start), part.narrow(dim, begin, stop - start), rest)
         begin += stop - start
-
-
-def _mask_name(name: str, tensor: str) -> str:
-    return f"mask_{name}_{tensor}".replace(".", "_")
 
 
 def adjoin(full: nn.Module, plans: Mapping[str, WidthPlan], mask: RandomMask | None = None) -> AdjoinedNetwork:

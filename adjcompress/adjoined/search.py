@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from adjcompress.adjoined.network import AdjoinedNetwork, Outputs
 from adjcompress.errors import AdjCompressError
@@ -59,37 +58,27 @@ class SearchNetwork(AdjoinedNetwork):
         self.register_buffer("place", (place * offered).to(device), persistent=False)
         for name in ("tilt", "price", "progress", "steps"):
             self.register_buffer(name, torch.zeros((), dtype=torch.double, device=device))
-        self._readers: list[str] = []
-        for name, positions in _readers(full, self.free).items():
+        self._readers: dict[str, str] = {}  # a tensor, or a selection's inclusion, to the buffer with its positions
+        for number, (name, positions) in enumerate(_readers(full, self.free).items()):
             kept = widest.cuts.get(name, {}).get(1)
             if kept is not None:
                 positions = torch.cat([positions[start:stop] for start, stop in kept])
-            self.register_buffer(_reader_name(name), positions.to(device), persistent=False)
-            self._readers.append(name)
-        for name, module in self.smalls[WIDEST].named_modules():
-            if is_selection(module) and f"{name}.selection" in self._readers:
-                module.register_forward_pre_hook(self._weighting(f"{name}.selection"))
-        self._includes: Tensor | None = None
+            owner, _, attribute = name.rpartition(".")
+            if attribute == "selection":  # it has no weights to be multiplied: its input is
+                name = f"{owner}.inclusion"
+                selection = self.smalls[WIDEST].get_submodule(owner)
+                selection.register_buffer("inclusion", torch.ones(len(positions), device=device), persistent=False)
+                selection.register_forward_pre_hook(_weigh)
+            self._readers[name] = f"reader_{number}"
+            self.register_buffer(self._readers[name], positions.to(device), persistent=False)
 
     def forward(self, images: Tensor, choice: Tensor | None = None) -> Outputs:
         """Logits of the full and the small network, (N, C, H, W) -> (N, classes) each.
 
         `choice` (free groups, candidates) holds each group's probabilities; without it the likeliest candidates are taken.
         """
-        self._includes = self._including(self.likeliest() if choice is None else choice)
-        try:
-            return super().forward(images)
-        finally:
-            self._includes = None
-
-    def small(self, images: Tensor, choice: Tensor | None = None) -> Tensor:
-        """Logits of the small network alone."""
-        self._includes = self._including(self.likeliest() if choice is None else choice)
-        try:
-            result: Tensor = functional_call(self.smalls[WIDEST], self.views(WIDEST), (images,))
-            return result
-        finally:
-            self._includes = None
+        included = self._including(self.likeliest() if choice is None else choice)
+        return self._outputs(images, lambda name, views: self._weighed(views, included))
 
     def draw(self, temperature: float, slope: Tensor | None = None) -> Tensor:
         """A soft choice with fresh Gumbel noise, differentiable by the logits: (free groups, candidates).
@@ -131,26 +120,22 @@ class SearchNetwork(AdjoinedNetwork):
         tails = choice.flip(1).cumsum(1).flip(1)
         return torch.cat([tails.flatten(), tails.new_ones(1)])
 
-    def _masked(self, name: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        masked = super()._masked(name, views)
-        if self._includes is None:
-            return masked
-        for tensor in self._readers:
-            if tensor in masked:
-                included = self._includes[getattr(self, _reader_name(tensor))]
-                masked[tensor] = masked[tensor] * included.view(1, -1, *[1] * (masked[tensor].ndim - 2))
-        return masked
+    def _weighed(self, views: dict[str, Tensor], included: Tensor) -> dict[str, Tensor]:
+        """The views, every reader's inputs multiplied by the probability that they are included."""
+        weighed = dict(views)
+        for tensor, buffer in self._readers.items():
+            own = included[self.get_buffer(buffer)]
+            if tensor in views:
+                weighed[tensor] = views[tensor] * own.view(1, -1, *[1] * (views[tensor].ndim - 2))
+            else:
+                weighed[tensor] = own
+        return weighed
 
-    def _weighting(self, tensor: str) -> Any:
-        """A hook for a layer without weights of its own: its input is weighted."""
 
-        def weigh(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            if self._includes is None:
-                return inputs
-            included = self._includes[getattr(self, _reader_name(tensor))].to(inputs[0].dtype)
-            return (inputs[0] * included.view(1, -1, 1, 1), *inputs[1:])
-
-        return weigh
+def _weigh(selection: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Multiply the inputs of a layer without weights by its `inclusion`."""
+    inclusion = selection.get_buffer("inclusion").to(inputs[0].dtype)
+    return (inputs[0] * inclusion.view(1, -1, 1, 1), *inputs[1:])
 
 
 class _AtEqualCost(torch.autograd.Function):
@@ -200,10 +185,6 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
     tensor = getattr(module, name)
     assert isinstance(tensor, Tensor)
     return tensor
-
-
-def _reader_name(tensor: str) -> str:
-    return f"reader_{tensor}".replace(".", "_")
 
 
 def _refuse_layer_norms(full: nn.Module, free: Sequence[Candidates]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.machine import TARGET_CORES
@@ -64,19 +63,16 @@ class Budget:
     def __str__(self) -> str:
         where = f"@{self.target}" if self.target else ""
         if self.share:
-            return f"{self.cost}={self.amount:g}{where}"
+            return f"{self.cost}={self.amount:.9g}{where}"
         if self.cost == "latency":
-            return f"latency={self.amount:g}ms{where}"
+            return f"latency={self.amount:.9g}ms{where}"
         name, size = next((name, size) for name, size in reversed(_COUNTS.items()) if self.amount >= size or size == 1)
-        return f"{self.cost}={self.amount / size:g}{name}"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return f"{self.cost}={self.amount / size:.9g}{name}"
 
 
 def parse_budgets(texts: Sequence[str]) -> tuple[Budget, ...]:
-    """Read several budgets; each cost may have one."""
-    budgets = tuple(Budget.parse(text) for text in texts)
+    """Read several budgets, one in each text or several with commas between them; each cost may have one."""
+    budgets = tuple(Budget.parse(part) for text in texts for part in text.split(","))
     costs = [budget.cost for budget in budgets]
     for cost in costs:
         if costs.count(cost) > 1:

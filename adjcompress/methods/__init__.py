@@ -2,7 +2,7 @@
 
 from adjcompress.methods.adjoined import AdjoinedMethod
 from adjcompress.methods.dan import DanMethod, Found, SearchMethod
-from adjcompress.methods.protocol import Method, MethodOptions, Terms, alpha_name, decay_groups
+from adjcompress.methods.protocol import Method, MethodOptions, Search, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
 
 METHODS: dict[str, type[Method]] = {
@@ -11,7 +11,7 @@ METHODS: dict[str, type[Method]] = {
     "standard": StandardMethod,
 }
 # What a method's first phase is trained by; nobody chooses these by name.
-PHASES: dict[str, type[Method]] = {
+PHASES: dict[str, type[Search]] = {
     "search": SearchMethod,  # type: ignore[dict-item]
 }
 
@@ -23,6 +23,7 @@ __all__ = [
     "Found",
     "Method",
     "MethodOptions",
+    "Search",
     "SearchMethod",
     "StandardMethod",
     "Terms",

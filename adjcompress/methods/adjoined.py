@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 
@@ -17,6 +17,7 @@ class AdjoinedMethod:
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small)."""
 
     name = "adjoined"
+    prepared_by: type[Search] | None = None
     halves = False
     planned = "plan"
     """What the small network is called whose widths a plan gives."""

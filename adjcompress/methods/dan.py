@@ -6,12 +6,15 @@ these widths. arXiv:2006.05624.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, adjoint_loss
@@ -41,6 +44,11 @@ class Found:
     full: Mapping[str, float]
     budgets: tuple[Budget, ...]
     uniform: tuple[Uniform, ...]
+
+    @property
+    def part_of_budget(self) -> float:
+        """What the plan uses of its tightest budget: at most 1."""
+        return max(self.costs[budget.cost] / budget.limit(self.full[budget.cost]) for budget in self.budgets)
 
     def to_json(self) -> dict[str, Any]:
         """A width plan's JSON, and beside it what is known of the search."""
@@ -73,10 +81,12 @@ class SearchMethod:
     """
 
     name = "search"
+    prepared_by = None
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves = options.halves
+        self.table = None if options.table is None else _checksum(Path(options.table))
         self.budgets = parse_budgets(options.budgets)
         by_name = {cost.name: cost for cost in costs}
         self.costs = by_name
@@ -101,35 +111,45 @@ class SearchMethod:
         sizes = Sizes(model, candidates)
         costs: list[Cost] = [macs_cost(model, sizes, example), parameters_cost(model, sizes)]
         if options.table is not None:
-            costs.append(LatencyCost(model, sizes, _table(options.table, budgets), example))
+            costs.append(LatencyCost(model, sizes, _table(Path(options.table), budgets), example))
         elif any(budget.cost == "latency" for budget in budgets):
             raise AdjCompressError(
                 "--budget latency needs --table: measure one with adjcompress bench --table table.json --model NAME "
                 "--image-size N --classes N, then give --table table.json."
             )
+        groups = [each.group for each in candidates]
+        plan_at(
+            model, example, groups, [each.widths[0] for each in candidates]
+        )  # what cannot be cut is refused before a search
         return cls(SearchNetwork(model, candidates, example), costs, options, example)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SearchMethod:
-        return cls.build(model, torch.zeros(*settings["example"]), MethodOptions(**settings["options"]))
+        options = MethodOptions(**settings["options"])
+        if options.table is not None and _checksum(Path(options.table)) != settings["table"]:
+            raise AdjCompressError(
+                f"{options.table} is not the latency table that the search began with: put that back, or train a new --run."
+            )
+        return cls.build(model, torch.zeros(*settings["example"]), options)
 
     def settings(self) -> dict[str, Any]:
         options = {name: value for name, value in asdict(self.options).items() if name != "plan"}
         return {
             "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
             "example": list(self.example.shape),
+            "table": self.table,
             "groups": [{"name": each.group.name, "widths": list(each.widths)} for each in self.network.free],
         }
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         network = self.network
         warming_up = progress < _WARM_UP
-        odd = self.halves and int(network.steps) % 2 == 1
-        choosing, learning = not warming_up and (odd or not self.halves), warming_up or not odd
-        if self.halves:
+        odd = int(network.steps) % 2 == 1
+        choosing = not warming_up and (odd or not self.halves)
+        if self.halves:  # the weights never learn from the images that the widths are judged by
             for parameter in (*network.full.parameters(), *network.smalls.parameters()):
-                parameter.requires_grad_(learning)
-            network.logits.requires_grad_(choosing)
+                parameter.requires_grad_(not odd)
+            network.logits.requires_grad_(odd)
         temperature = self.temperature_at(progress)
         part, slope = self._held_at_budget()
         drawn = network.draw(temperature, slope)
@@ -149,7 +169,9 @@ class SearchMethod:
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = nn.ModuleList([self.network.full, self.network.smalls])
-        logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": {"travel": _TRAVEL}}
+        choosing = (1 - _WARM_UP) / (2 if self.halves else 1)  # the part of the steps in which they move
+        own = {"travel": _TRAVEL / choosing}
+        logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": own}
         return [*decay_groups(weights, weight_decay), logits]
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
@@ -192,9 +214,9 @@ class SearchMethod:
             scores = network.probabilities().clamp(min=1e-300).log().cpu().numpy()
         return self.found_at(decide(scores, self.counts, self.part_used))
 
-    def found_at(self, choice: Any) -> Found:
+    def found_at(self, choice: NDArray[np.int64]) -> Found:
         """The plan of one choice, a candidate's number for every free group, and its costs."""
-        network, decided = self.network, np.asarray(choice)[None]
+        network, decided = self.network, choice[None]
         groups = [each.group for each in network.candidates]
         plan = plan_at(network.full, self.example, groups, network.widths_at(decided[0].tolist()))
         full = {name: cost.full for name, cost in self.costs.items()}
@@ -209,7 +231,7 @@ class SearchMethod:
     def _costs(self, choice: Choices) -> dict[str, float]:
         return {name: float(cost.exact(choice)[0]) for name, cost in self.costs.items()}
 
-    def part_used(self, choices: Choices) -> Any:
+    def part_used(self, choices: Choices) -> NDArray[np.float64]:
         """What part of the tightest budget each of n choices (n, groups) uses."""
         return used(self.limits, choices)
 
@@ -250,7 +272,7 @@ class DanMethod(AdjoinedMethod):
 
     name = "dan"
     planned = "dan"
-    prepared_by = SearchMethod
+    prepared_by = SearchMethod  # type: ignore[assignment]  # its network is narrower than the protocol's
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
@@ -259,14 +281,20 @@ class DanMethod(AdjoinedMethod):
         return super().build(model, example, options)
 
 
-def _table(path: str, budgets: Sequence[Budget]) -> LatencyTable:
-    """The latency table, measured as the budget means it."""
+def _table(path: Path, budgets: Sequence[Budget]) -> LatencyTable:
+    """The latency table, measured as the budgets mean it."""
     table = LatencyTable.read(path)
-    for budget in budgets:
-        cores = TARGET_CORES[budget.target] if budget.target else table.conditions.threads
-        if table.conditions.threads != cores or table.conditions.batch != 1:
+    threads, batch = table.conditions.threads, table.conditions.batch
+    for budget in (budget for budget in budgets if budget.cost == "latency"):
+        cores = TARGET_CORES[budget.target] if budget.target else threads
+        if threads != cores or batch != 1:
+            target = f" --target {budget.target}" if budget.target else ""
             raise AdjCompressError(
-                f"--budget {budget} is for {cores} threads and batch 1; {path} holds {table.conditions.threads} threads and "
-                f"batch {table.conditions.batch}: measure another with adjcompress bench --table FILE --target {budget.target}."
+                f"--budget {budget} is for one image at a time{f' and {cores} threads' if budget.target else ''}; {path} holds "
+                f"batch {batch} and {threads} threads: measure another, adjcompress bench --table FILE --model NAME{target}."
             )
     return table
+
+
+def _checksum(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

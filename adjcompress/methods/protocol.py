@@ -54,6 +54,8 @@ class Method(Protocol):
     name: str
     network: nn.Module
     """What is trained and checkpointed."""
+    prepared_by: type[Search] | None
+    """The search that finds its widths first, where no plan is given."""
     halves: bool
     """Whether steps see the two halves of the training images in turn, the first half at even steps."""
 
@@ -89,6 +91,23 @@ class Method(Protocol):
 
     def deployables(self) -> dict[str, nn.Module]:
         """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""
+
+
+class Decision(Protocol):
+    """What a search found: the widths, and everything that is known of them as JSON."""
+
+    plan: WidthPlan
+    part_of_budget: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A width plan's JSON, and beside it what is known of the search."""
+
+
+class Search(Method, Protocol):
+    """A method whose networks are trained only to find widths, for a method that names it as `prepared_by`."""
+
+    def decide(self) -> Decision:
+        """The widths, after the training."""
 
 
 def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
 from adjcompress.widths import WidthPlan, plan_like, plan_widths, slice_model
 
 
@@ -17,6 +17,7 @@ class StandardMethod:
     """Cross-entropy on one network. With a plan, that network is the small one, and the full one is never trained."""
 
     name = "standard"
+    prepared_by: type[Search] | None = None
     halves = False
 
     def __init__(self, network: nn.Module, deployable: str = "full", plan: WidthPlan | None = None) -> None:

@@ -74,16 +74,17 @@ def fit(
     already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
-    if method.halves and fabric.world_size > 1:
-        raise AdjCompressError(
-            "Halves of the images for weights and widths need one process: leave --halves out, or --devices."
-        )
+    check_processes(method, fabric)
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
     if fabric.is_global_zero:
         start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes}, phase_of or folder)
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
+    if resume and found is None:
+        raise AdjCompressError(
+            f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
+        )
     alone = held(folder) if fabric.is_global_zero else nullcontext()
     with alone, synchronised_batch_norm(method.network, fabric.world_size):
         training = _Training(method, data, recipe, folder, seed, fabric, reporter, compile, checkpoint_minutes)
@@ -158,6 +159,8 @@ class _Training:
         """Train the epochs that are left; evaluate on validation after each."""
         self.began = time.monotonic() - self.start.seconds
         self.saved = time.monotonic()
+        if not checkpoints(self.folder):
+            self._save(self.start)  # what it starts from: seeds alone do not tell, where weights were given
         self.reporter.started(str(self.folder), self.recipe, self.start.epoch)
         events = Events(self.folder, self.start.epoch) if self.fabric.is_global_zero else None
         for epoch in range(self.start.epoch, self.recipe.epochs):
@@ -261,6 +264,14 @@ class _Training:
         save_checkpoint(self.folder, Checkpoint(position, self.network.state_dict(), tensors))
 
 
+def check_processes(method: Method, fabric: Fabric) -> None:
+    """Refuse a method that needs one process where there are several."""
+    if method.halves and fabric.world_size > 1:
+        raise AdjCompressError(
+            "Halves of the images for weights and widths need one process: leave --halves out, or --devices."
+        )
+
+
 def _set_up(fabric: Fabric, optimizer: torch.optim.Optimizer) -> _FabricOptimizer:
     wrapped = fabric.setup_optimizers(optimizer)
     assert isinstance(wrapped, _FabricOptimizer)  # one in, one out
@@ -336,9 +347,11 @@ def _check_weights(network: nn.Module, position: Position, folder: Path) -> None
 
 
 def _way_out(folder: Path) -> str:
-    good = [path.name for path in checkpoints(folder)]
-    kept = f"The last good checkpoint is {good[-1]} in {folder}." if good else f"There was no checkpoint in {folder} yet."
-    return f"{kept} Train again with a smaller --lr, or with gradient clipping (--clip-norm 1)."
+    good = checkpoints(folder)[-1].name
+    return (
+        f"The last good checkpoint is {good} in {folder}. "
+        "Train again with a smaller --lr, or with gradient clipping (--clip-norm 1)."
+    )
 
 
 def _config(

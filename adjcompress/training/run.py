@@ -119,15 +119,16 @@ def read_plan(path: Path) -> WidthPlan:
     """The width plan in a plan.json, or of the only small network in a run's config.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        plans = {"": content}
+        if "method" in content:
+            settings = content["method"]["settings"]
+            plans = settings.get("plans") or ({"": settings["plan"]} if settings.get("plan") else {})
+        found = [WidthPlan.from_json(plan) for plan in plans.values()]
+    except (AdjCompressError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdjCompressError(f"--plan {path} cannot be read ({error}): give a run's plan.json or config.json.") from error
-    if isinstance(content, dict) and "method" in content:
-        settings = content["method"].get("settings", {})
-        plans = settings.get("plans") or ({"plan": settings["plan"]} if settings.get("plan") else {})
-        if len(plans) != 1:
-            raise AdjCompressError(f"--plan {path} holds {len(plans)} width plans: give the config.json of a run that has one.")
-        (content,) = plans.values()
-    return WidthPlan.from_json(content)
+    if len(found) != 1:
+        raise AdjCompressError(f"--plan {path} holds {len(found)} width plans: give the config.json of a run that has one.")
+    return found[0]
 
 
 def latest_run() -> Path:
@@ -226,7 +227,7 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
     else:
         if folder.exists() and not folder.is_dir():
             raise AdjCompressError(f"{folder} is a file: choose a folder for --run.")
-        if folder.exists() and any(path.name not in (SEARCH, PLAN) for path in folder.iterdir()):
+        if folder.exists() and not (folder / SEARCH / "config.json").is_file() and any(folder.iterdir()):
             raise AdjCompressError(f"{folder} is not empty and holds no run: choose another --run.")
         write_text(folder / "config.json", json.dumps(config, indent=1))
     point_latest_at(newest)

@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, SearchMethod
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
-from adjcompress.training.loop import fit
+from adjcompress.training.loop import check_processes, fit
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
@@ -83,8 +84,9 @@ def train(
     spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size)
     model = _fresh_model(options, spec, data)
     search = _first_phase(options)
-    first: Any = search or make_method
-    method: Method = first.build(model, data.preprocessing.example(2), options.method_options)
+    first: type[Method] = search or make_method
+    method = first.build(model, data.preprocessing.example(2), options.method_options)
+    check_processes(method, fabric)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
@@ -94,7 +96,7 @@ def train(
         return job.fit(method, options.recipe)
     if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
         raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
-    return job.search_then_fit(method, resume=False)
+    return job.search_then_fit(cast(Search, method), resume=False)
 
 
 def resume(folder: Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
@@ -113,7 +115,7 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         options = TrainOptions.from_json(notes["then"])
         own = {name: value for name, value in notes.items() if name != "then"} or None
         job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
-        return job.search_then_fit(method, resume=True)
+        return job.search_then_fit(cast(Search, method), resume=True)
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
     return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
@@ -136,9 +138,8 @@ class _Job:
         """Train the run itself."""
         return fit(method, self.data, recipe, self.run, resume=resume, notes=self.notes, **self._shared())
 
-    def search_then_fit(self, search: Method, resume: bool) -> Run:
+    def search_then_fit(self, search: Search, resume: bool) -> Run:
         """The search, or the rest of it, in the run's folder search/; then the training at the widths that it found."""
-        assert isinstance(search, SearchMethod)
         options, folder = self.options, self.run / SEARCH
         if not resume or open_run(folder).results() is None:
             notes = {**(self.notes or {}), "then": options.to_json()}
@@ -153,14 +154,18 @@ class _Job:
                 **self._shared(),
             )
         else:
-            search = open_run(folder).method()
-            assert isinstance(search, SearchMethod)
+            search = cast(Search, open_run(folder).method())
         found = search.decide()
+        if found.part_of_budget < 1 - TOLERANCE and self.reporter:
+            self.reporter.warn(
+                f"The widths use {found.part_of_budget:.1%} of the budget: no candidates were found that come nearer. "
+                "More of them, with --alpha or --width-step, may."
+            )
         if self.fabric.is_global_zero:
             write_text(self.run / PLAN, json.dumps(found.to_json(), indent=1) + "\n")
         model = _fresh_model(options, self.spec, self.data)
         if options.keep_weights:
-            model.load_state_dict(search.network.full.state_dict())
+            model.load_state_dict(search.deployables()["full"].state_dict())
         chosen = replace(options.method_options, plan=found.plan, alphas=(), slim=None, keep=None, align=1)
         method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
         return self.fit(method, options.recipe)
@@ -194,10 +199,9 @@ def _check(options: TrainOptions) -> None:
             raise AdjCompressError(f"{option} belongs to a search for widths, and {why}: leave it out.")
 
 
-def _first_phase(options: TrainOptions) -> type[SearchMethod] | None:
+def _first_phase(options: TrainOptions) -> type[Search] | None:
     """The method by which the widths are searched, where that is to be done."""
-    prepared_by: type[SearchMethod] | None = getattr(METHODS[options.method], "prepared_by", None)
-    return prepared_by if options.method_options.plan is None else None
+    return METHODS[options.method].prepared_by if options.method_options.plan is None else None
 
 
 def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.Module:

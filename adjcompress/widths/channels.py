@@ -11,9 +11,9 @@ import copy
 import gc
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -42,8 +42,9 @@ class Axis:
 class ChannelGroup:
     """Channels that are cut together.
 
-    `name` is that of the first layer that produces them, `producers` are all convolutions and linear layers that do.
-    `segments`: the channels can only be cut in that many equal pieces (groups of a grouped convolution or group norm).
+    `name` is that of the first layer that produces them, with a number behind it where that produces several; `producers` are
+    all convolutions and linear layers that do. `segments`: the channels can only be cut in that many equal pieces (groups of a
+    grouped convolution or group norm).
     """
 
     name: str
@@ -88,7 +89,17 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
             _tied_by_group_norm(drafts, name, module)
     position = {name: index for index, name in enumerate(modules)}
     groups = [_finished(draft, modules) for draft in drafts if not draft.fixed]
-    return tuple(sorted((group for group in groups if group.producers), key=lambda group: position[group.name]))
+    return _named_apart(sorted((group for group in groups if group.producers), key=lambda group: position[group.name]))
+
+
+def _named_apart(groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    """Groups whose names differ: a layer whose outputs are split produces two, "stem" and "stem#2"."""
+    seen: dict[str, int] = {}
+    named = []
+    for group in groups:
+        seen[group.name] = number = seen.get(group.name, 0) + 1
+        named.append(group if number == 1 else replace(group, name=f"{group.name}#{number}"))
+    return tuple(named)
 
 
 def is_depthwise(module: nn.Module) -> bool:

@@ -29,7 +29,7 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
     """
     full = _randomised(network)
     small = slice_model(full, plan)
-    images = example[:1].double()
+    images = example[:1].to(next(full.parameters()).device).double()
     expected, found = _outputs(_masked(full, plan), images, plan), _outputs(small, images, None)
     if _cuts_layer_norms(network, plan):
         return

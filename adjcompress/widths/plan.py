@@ -58,7 +58,7 @@ class WidthPlan:
         try:
             content = json.loads(data) if isinstance(data, str) else data
             return cls(
-                groups=tuple(GroupWidth(**{**group, "layers": tuple(group["layers"])}) for group in content["groups"]),
+                groups=tuple(_group(group) for group in content["groups"]),
                 cuts={
                     name: {int(dim): tuple((start, stop) for start, stop in ranges) for dim, ranges in cut.items()}
                     for name, cut in content["cuts"].items()
@@ -80,3 +80,11 @@ class WidthPlan:
             cells = [row[0].ljust(widths[0]), *(row[column].rjust(widths[column]) for column in range(1, 5)), row[5]]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
+
+
+def _group(data: Mapping[str, Any]) -> GroupWidth:
+    group = GroupWidth(**{**data, "layers": tuple(data["layers"])})
+    for number in (group.channels, group.kept):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"{number!r} is no number of channels")
+    return group
