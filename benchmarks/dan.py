@@ -215,7 +215,7 @@ def page(figures: dict[str, Any]) -> str:
         "# Searched, uniform and random widths",
         "",
         f"{figures['model']}, CIFAR-100, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, "
-        f"seed {figures['seed']}; "
+        f"seed {figures['seed']}; trained several at a time on two cores, so that seconds of training compare roughly; "
         "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json.",
         "",
         "| budget | widths | top-1 | full network's | MACs | parameters | bytes | one thread | training |",

@@ -78,6 +78,7 @@ def rows() -> list[tuple[str, str, str]]:
     )
 
     deployed(add)
+    searched(add)
 
     weights = read("cifar_weights")
     known = weights["figures"]["test_accuracy_percent"]
@@ -111,6 +112,46 @@ def deployed(add: Callable[[dict[str, Any], str, str], None]) -> None:
             f"{len(figure['plans'])} plans"
         )
         add(predicted, f"Latency of random width plans of {network}, predicted from a table of its layers", text)
+
+
+def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
+    """Widths learnt under a budget: beside uniform and random ones, at the papers' costs, under a latency, and their price."""
+    result = read("dan")
+    rows = result["figures"]["rows"]
+    epochs = result["figures"]["recipe"]["epochs"]
+    for row in (row for row in rows if row["kind"] == "searched"):
+        same_alpha = row["level"].replace("macs-", "").replace("latency-", "")
+        others = [other for other in rows if other["kind"] == "uniform" and other["level"] == same_alpha]
+        others += [other for other in rows if other["kind"].startswith("random") and other["level"] == row["level"]]
+        text = ", ".join(
+            f"{other['kind']} {100 * other['accuracy']:.2f} % at {other['macs'] / 1e6:.1f} M MACs and {other['p50_ms']:.2f} ms"
+            for other in (row, *others)
+        )
+        budget = ", ".join(row["searched"]["budgets"])
+        add(
+            result,
+            f"Widths searched under {budget}, ResNet-18, CIFAR-100 (20,000 images), {epochs} epochs, top-1 (seed 0)",
+            text,
+        )
+
+    papers = read("dan_papers")
+    figure = papers["figures"]
+    text = (
+        f"{figure['macs'] / 1e9:.3f} G MACs ({figure['macs_fewer']:.2f}x fewer), {figure['parameters']:,} parameters "
+        f"({figure['parameters_fewer']:.2f}x fewer)"
+    )
+    add(papers, f"ResNet-50 for ImageNet, widths searched under {' and '.join(figure['budgets'])}", text)
+
+    latency = read("dan_latency")
+    for network, figure in latency["figures"].items():
+        found = [plan["over_asked"] for plan in figure["plans"]]
+        text = f"{100 * min(found):+.1f} to {100 * max(found):+.1f} % of what was asked, on {len(found)} plans"
+        add(latency, f"Measured latency of plans decided under a latency, {network}, 224 px, one thread", text)
+
+    step = read("search_step")
+    for case, figure in step["figures"].items():
+        text = f"{figure['search_over_standard']:.2f} standard steps (bound {figure['bound']:.2f})"
+        add(step, f"Search step, {case}", text)
 
 
 NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}

@@ -533,6 +533,15 @@ def test_the_expected_cost_stays_at_the_budget_while_the_search_trades(steps: in
     assert np.abs(np.array(parts) - 1).max() <= 0.01
 
 
+def test_where_choices_are_soft_the_budget_is_not_used_up_by_one_group() -> None:
+    """The likeliest widths cost a third of the budget: every group shares in the rest, whatever a step of it costs."""
+    method = built(ac.create_model("resnet18", 10), "macs=0.45", slim=("*",))
+    with torch.no_grad():
+        method.network.logits.copy_(torch.tensor([2.0, 1.0, 0.0, -1.0]))
+    alphas = [group.channels / group.kept for group in method.decide().plan.groups]
+    assert max(alphas) / min(alphas) <= 2
+
+
 def test_the_gradient_of_the_logits_is_that_at_equal_cost() -> None:
     method = built(TinyNet(), "macs=0.6")
     network, wish = method.network, torch.tensor([[1.0, -2.0, 0.5, 3.0]])

@@ -1,9 +1,8 @@
 """Which widths does a search decide on, so that its budgets are met?
 
-The likeliest candidate of every group is the search's choice, but their sum of costs meets a budget by accident only. So the
-decision is the likeliest choice whose largest cost, over its budget, lies between 1 - tolerance and 1: of all choices where
-there are few, else of those that are reached from several starts by moving groups, one or two at a time, to a neighbouring
-width.
+The candidates that a search prefers meet a budget by accident only. So the decision is the choice with the highest score
+whose largest cost, over its budget, lies between 1 - tolerance and 1: of all choices where there are few, else of those that
+are reached from several starts by moving groups, one or two at a time, to a neighbouring width.
 """
 
 from __future__ import annotations
@@ -87,9 +86,9 @@ def decide(
 ) -> NDArray[np.int64]:
     """Choose a candidate for every group: numbers (groups,).
 
-    `scores` (groups, candidates) are log-probabilities, `counts` says how many candidates each group has, `measure` what part
-    of its budget each of n choices (n, groups) uses. The result uses at most 1 and at least 1 - tolerance, and is the
-    likeliest such choice that was found: of all, where there are few. Where none was found, the one that uses most.
+    `scores` (groups, candidates) are to be high in sum, `counts` says how many candidates each group has, `measure` what part
+    of its budget each of n choices (n, groups) uses. The result uses at most 1 and at least 1 - tolerance, and has the
+    highest score of such choices that was found: of all, where there are few. Where none was found, the one that uses most.
     """
     rows = np.arange(len(counts))
 

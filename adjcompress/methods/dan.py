@@ -32,6 +32,7 @@ CANDIDATES = (1.0, 2.0, 4.0, 8.0)
 _WARM_UP = 0.2  # of the search: until then the logits rest, and weights learn at every width
 _HOT, _COLD = 4.0, 0.3  # temperatures of the draws at the begin and the end
 _TRAVEL = 8.0  # how far a logit can go over a whole search: a candidate can become e^8 times as likely, in however few steps
+_SURE = 0.1  # spread of the logarithm of a width at which a group counts as sure
 _HELD, _NEWTON = 0.005, 8  # how near the expected cost is kept to the budget, and in how many steps at most
 
 
@@ -207,11 +208,20 @@ class SearchMethod:
         return {"full": self.network.full}
 
     def decide(self) -> Found:
-        """The likeliest widths that meet the budgets."""
-        network = self.network
+        """The widths nearest to the expected ones that meet the budgets.
+
+        Where all choices are one-hot, these are the expected widths themselves. Where some are still soft, the likeliest
+        widths together may cost far less than is expected, and what is left would be spent by accident; the expected widths
+        cost about the budget. A group that is undecided moves more easily than one that is sure.
+        """
         self._held_at_budget()
         with torch.no_grad():
-            scores = network.probabilities().clamp(min=1e-300).log().cpu().numpy()
+            choice = self.network.probabilities().cpu().numpy()
+        scores = np.full(choice.shape, -1e9)
+        for row, (each, part) in enumerate(zip(self.network.free, choice, strict=True)):
+            widths, part = np.array(each.widths, dtype=float), part[: len(each.widths)]
+            away = np.log(widths / (part @ widths)) ** 2
+            scores[row, : len(widths)] = -away / (part @ away + _SURE**2)
         return self.found_at(decide(scores, self.counts, self.part_used))
 
     def found_at(self, choice: NDArray[np.int64]) -> Found:
