@@ -123,8 +123,9 @@ def train_all(job: Job) -> None:
 
 def measure(job: Job) -> None:
     """Extract, export and time every small network side by side; write what was found."""
-    runs = [ac.open_run(path.parent) for path in sorted(job.folder.glob("*/results.json"))]
-    rows = [row_of(run, len(job.data.train)) for run in runs]
+    folders = sorted(path.parent for path in job.folder.glob("*/results.json") if not path.parent.is_symlink())
+    runs = [ac.open_run(folder) for folder in folders]
+    rows = [row_of(run, job.data) for run in runs]
     files = [run.folder / "small.onnx" for run in runs]
     whole = job.folder / "full.onnx"
     ac.export_onnx(job.spec.build().eval(), whole, job.data.preprocessing.example(7))
@@ -148,11 +149,11 @@ def measure(job: Job) -> None:
     plot(rows, RESULTS / "dan.svg")
 
 
-def row_of(run: Any, images: int) -> dict[str, Any]:
+def row_of(run: Any, data: ac.ImageData) -> dict[str, Any]:
     """Everything but latency of a run's small network, which is exported to small.onnx."""
     package = run.folder / "small.safetensors"
     report = extract_package(run, output=package)
-    ac.export_package(package, run.folder / "small.onnx")
+    ac.export_package(package, run.folder / "small.onnx", data)
     results, plan = run.results(), report.package.plan
     small = next(label for label in results["test"] if label != "full")
     row = {
@@ -167,7 +168,7 @@ def row_of(run: Any, images: int) -> dict[str, Any]:
         "macs_part": report.package.macs / report.full_macs,
         "parameters_part": report.package.parameters / report.full_parameters,
         "seconds": results["seconds"],
-        "training_macs": 3 * images * results["epochs"] * (report.package.macs + report.full_macs),
+        "training_macs": 3 * len(data.train) * results["epochs"] * (report.package.macs + report.full_macs),
         "widths": {group.name: group.kept for group in plan.groups if group.kept < group.channels},
     }
     if (run.folder / "search").is_dir():

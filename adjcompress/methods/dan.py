@@ -45,11 +45,8 @@ class Found:
     full: Mapping[str, float]
     budgets: tuple[Budget, ...]
     uniform: tuple[Uniform, ...]
-
-    @property
-    def part_of_budget(self) -> float:
-        """What the plan uses of its tightest budget: at most 1."""
-        return max(self.costs[budget.cost] / budget.limit(self.full[budget.cost]) for budget in self.budgets)
+    part_of_budget: float
+    """What the plan uses of its tightest budget: at most 1."""
 
     def to_json(self) -> dict[str, Any]:
         """A width plan's JSON, and beside it what is known of the search."""
@@ -231,7 +228,8 @@ class SearchMethod:
         plan = plan_at(network.full, self.example, groups, network.widths_at(decided[0].tolist()))
         full = {name: cost.full for name, cost in self.costs.items()}
         alphas = sorted({alpha for alpha in self.options.alphas or CANDIDATES if alpha > 1})
-        return Found(plan, self._costs(decided), full, self.budgets, tuple(self._uniform(alpha) for alpha in alphas))
+        uniform = tuple(self._uniform(alpha) for alpha in alphas)
+        return Found(plan, self._costs(decided), full, self.budgets, uniform, float(self.part_used(decided)[0]))
 
     def _uniform(self, alpha: float) -> Uniform:
         free = self.network.free
