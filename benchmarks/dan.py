@@ -126,6 +126,11 @@ def measure(job: Job) -> None:
     folders = sorted(path.parent for path in job.folder.glob("*/results.json") if not path.parent.is_symlink())
     runs = [ac.open_run(folder) for folder in folders]
     rows = [row_of(run, job.data) for run in runs]
+    for folder in job.arguments.more:
+        for row in rows:
+            if (folder / row["name"] / "results.json").is_file():
+                other = ac.open_run(folder / row["name"])
+                row["other_seeds"] = {**row.get("other_seeds", {}), str(other.config["seed"]): accuracies(other)}
     files = [run.folder / "small.onnx" for run in runs]
     whole = job.folder / "full.onnx"
     ac.export_onnx(job.spec.build().eval(), whole, job.data.preprocessing.example(7))
@@ -149,19 +154,24 @@ def measure(job: Job) -> None:
     plot(rows, RESULTS / "dan.svg")
 
 
+def accuracies(run: Any) -> dict[str, float]:
+    """Top-1 on the test split: of the small network and of the full one."""
+    test = run.results()["test"]
+    small = next(label for label in test if label != "full")
+    return {"accuracy": test[small]["accuracy"], "full_accuracy": test["full"]["accuracy"]}
+
+
 def row_of(run: Any, data: ac.ImageData) -> dict[str, Any]:
     """Everything but latency of a run's small network, which is exported to small.onnx."""
     package = run.folder / "small.safetensors"
     report = extract_package(run, output=package)
     ac.export_package(package, run.folder / "small.onnx", data)
     results, plan = run.results(), report.package.plan
-    small = next(label for label in results["test"] if label != "full")
     row = {
         "name": run.folder.name,
         "level": run.folder.name.rpartition("-")[0],
         "kind": run.folder.name.rpartition("-")[2],
-        "accuracy": results["test"][small]["accuracy"],
-        "full_accuracy": results["test"]["full"]["accuracy"],
+        **accuracies(run),
         "parameters": report.package.parameters,
         "macs": report.package.macs,
         "bytes": package.stat().st_size,
@@ -223,9 +233,12 @@ def page(figures: dict[str, Any]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in figures["rows"]:
+        others = "".join(
+            f"; seed {seed}: {100 * found['accuracy']:.2f} %" for seed, found in row.get("other_seeds", {}).items()
+        )
         search = f" + {row['search_seconds']:.0f} s search" if "searched" in row else ""
         lines.append(
-            f"| {row['level']} | {row['kind']} | {100 * row['accuracy']:.2f} % | {100 * row['full_accuracy']:.2f} % | "
+            f"| {row['level']} | {row['kind']} | {100 * row['accuracy']:.2f} %{others} | {100 * row['full_accuracy']:.2f} % | "
             f"{row['macs'] / 1e6:.2f} M ({row['macs_part']:.3f}) | {row['parameters'] / 1e6:.3f} M | "
             f"{row['bytes'] / 1e6:.2f} MB | {row['p50_ms']:.3f} ms | {row['seconds']:.0f} s{search} |"
         )
@@ -277,6 +290,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--duration", type=float, default=30.0)
     parser.add_argument("--folder", type=Path, default=Path("dan"))
+    parser.add_argument("--more", type=Path, nargs="*", default=[], help="measure: folders with the same runs of other seeds")
     arguments = parser.parse_args()
     {"train": train_all, "measure": measure, "papers": papers}[arguments.what](Job(arguments))
 

@@ -280,7 +280,9 @@ def test_the_standard_method_trains_the_full_or_the_small_network_alone() -> Non
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_only_convolutions_and_linear_layers_decay(name: str) -> None:
-    method = METHODS[name].build(TinyNet(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(2,)))
+    example = torch.zeros(2, 3, 32, 32)
+    widths = {"plan": ac.plan_widths(TinyNet(), example, 2)} if METHODS[name].prepared_by else {"alphas": (2,)}
+    method = METHODS[name].build(TinyNet(), example, ac.MethodOptions(**widths))
     decay, steady = method.parameter_groups(0.1)
     assert (decay["weight_decay"], steady["weight_decay"]) == (0.1, 0.0)
     assert all(parameter.ndim > 1 for parameter in decay["params"])
