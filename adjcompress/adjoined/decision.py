@@ -20,7 +20,7 @@ from adjcompress.errors import AdjCompressError
 
 Floats = NDArray[np.float64]
 TOLERANCE = 0.02
-LATENCY_MARGIN = 0.05  # a table takes mixed widths for some per cent faster than they are: benchmarks/dan_latency.py
+LATENCY_MARGIN = 0.05  # predictions, and a machine, are steady to some per cent: benchmarks/dan_latency.py
 _ENUMERATED, _AT_A_TIME = 300_000, 20_000  # so many choices are all tried, that many at once
 _STARTS = 2  # on each side of the budget
 _PAIRED = 120  # single moves that are tried in pairs as well
