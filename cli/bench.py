@@ -93,13 +93,12 @@ def bench(
     counts = _counts(threads)
     if targets:
         refuse_with("--target", "threads", "batch")
-    if table is None:
-        refuse_without("--table", "model", "image_size", "classes", "slim")
-    else:
+    if table is not None:
         _check_table(files, counts, targets)
         network = Asked(model, image_size, classes, slim)
         bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return
+    refuse_without("--table", "model", "image_size", "classes", "slim")
     packages: tuple[Path, ...] = ()
     if not files:
         files, reference, packages = _newest(engine, reference, quiet)
