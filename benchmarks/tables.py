@@ -134,9 +134,10 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
             for other in (row, *others)
         )
         budget = ", ".join(row["searched"]["budgets"])
+        every = ", every layer" if row["level"].startswith("every-layer") else ""
         add(
             result,
-            f"Widths under {budget}, ResNet-18, CIFAR-100 (20,000 images), {epochs} epochs, top-1 (seed 0; or 0 and 1)",
+            f"Widths under {budget}{every}, ResNet-18, CIFAR-100 (20,000 images), {epochs} epochs, top-1 (seed 0; or 0 and 1)",
             text,
         )
 
