@@ -1,0 +1,112 @@
+"""Claim: inside one full network, searched widths are compared with uniform and random ones without the noise between runs.
+
+Full networks of equal recipe and seed differ by a point or more from run to run, which is as much as widths of equal MACs do.
+So here one full network is trained with four small ones in it, all at the MACs of uniform alpha 2: uniform widths, random
+ones, and the same search's decided by two rules: nearest to the expected widths (the tool's own) and the likeliest choice
+that meets the budget.
+
+    python benchmarks/dan_together.py train --data cifar100-20k.npz --seed 0      # and other seeds
+    python benchmarks/dan_together.py measure --data cifar100-20k.npz --seeds 0 1
+
+Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from dan import Job, Lines
+from record import record
+
+import adjcompress as ac
+from adjcompress.adjoined.decision import decide
+from adjcompress.methods import AdjoinedMethod, Method, SearchMethod
+from adjcompress.training import recipe
+
+KINDS = ("expected", "likeliest", "uniform", "random")
+
+
+def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any) -> Any:
+    """The finished run of `method` in `folder`; what was begun goes on."""
+    begun = (folder / "config.json").is_file()
+    if not begun or ac.open_run(folder).results() is None:
+        fit = {"model": job.spec, "seed": job.arguments.seed, "reporter": Lines(f"{folder.parent.name}/{folder.name}")}
+        fabric = ac.launch(ac.Hardware(precision="bf16"))
+        ac.fit(method, job.data, recipe("cifar").changed(epochs=epochs), folder, resume=begun, fabric=fabric, **fit, **options)
+    return ac.open_run(folder)
+
+
+def train(job: Job) -> None:
+    arguments = job.arguments
+    folder = arguments.folder / f"seed{arguments.seed}"
+    budget = job.budget(arguments.alpha, "macs")
+    torch.manual_seed(arguments.seed)
+    search = SearchMethod.build(job.spec.build(), job.example, job.options(budget))
+    search = trained(job, search, arguments.search_epochs, folder / "search", phase_of=folder).method()
+    with torch.no_grad():
+        scores = search.network.probabilities().clamp(min=1e-300).log().cpu().numpy()
+    plans = {
+        "expected": search.decide().plan,
+        "likeliest": search.found_at(decide(scores, search.counts, search.part_used)).plan,
+        "uniform": job.uniform(arguments.alpha),
+        "random": job.random_plan(budget, arguments.seed),
+    }
+    torch.manual_seed(arguments.seed)
+    together = AdjoinedMethod(ac.adjoin(job.spec.build(), plans))
+    trained(job, together, arguments.epochs, folder / "together")  # type: ignore[arg-type]
+
+
+def widths(plan: ac.WidthPlan) -> dict[str, int]:
+    """Channels kept, of the groups that are cut."""
+    return {group.name: group.kept for group in plan.groups if group.kept < group.channels}
+
+
+def measure(job: Job) -> None:
+    rows = []
+    for seed in job.arguments.seeds:
+        run = ac.open_run(job.arguments.folder / f"seed{seed}" / "together")
+        test, method = run.results()["test"], run.method()
+        whole = ac.count(method.network.full, job.example).macs
+        rows.append(
+            {
+                "seed": seed,
+                "accuracy": {name: test[name]["accuracy"] for name in ("full", *KINDS)},
+                "macs_part": {name: ac.count(method.network.extract(name), job.example).macs / whole for name in KINDS},
+                "widths": {name: widths(method.plan_of(name)) for name in KINDS},
+            }
+        )
+    over = {name: [row["accuracy"][name] - row["accuracy"]["uniform"] for row in rows] for name in KINDS}
+    figures = {
+        "model": job.arguments.model,
+        "images": len(job.data.train),
+        "recipe": run.config["recipe"],
+        "search_epochs": job.arguments.search_epochs,
+        "over_uniform_mean": {name: mean(values) for name, values in over.items()},
+        "over_uniform_deviation": {name: stdev(values) for name, values in over.items()} if len(rows) > 1 else None,
+        "rows": rows,
+    }
+    record("dan_together", figures, f"{len(rows)} seeds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--alpha", type=float, default=2.0)
+    parser.add_argument("--slim", nargs="+", help="layers that may be cut, as for train")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--search-epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="measure: the seeds that were trained")
+    parser.add_argument("--folder", type=Path, default=Path("dan-together"))
+    arguments = parser.parse_args()
+    {"train": train, "measure": measure}[arguments.what](Job(arguments))
+
+
+if __name__ == "__main__":
+    main()
