@@ -18,6 +18,7 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.report import write_report
+from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
 from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
 from adjcompress.version import __version__
 from adjcompress.widths import WidthPlan, compare, plan_widths, reestimate_batch_norm_, slice_model
@@ -38,10 +39,12 @@ __all__ = [
     "Recipe",
     "Reporter",
     "StandardMethod",
+    "Substitution",
     "WidthPlan",
     "__version__",
     "adjoin",
     "adjoint_loss",
+    "apply_substitution",
     "benchmark",
     "compare",
     "count",
@@ -56,11 +59,13 @@ __all__ = [
     "measure_table",
     "open_run",
     "package_info",
+    "plan_substitution",
     "plan_widths",
     "read_table",
     "recipe",
     "reestimate_batch_norm_",
     "save_package",
     "slice_model",
+    "substitute",
     "write_report",
 ]

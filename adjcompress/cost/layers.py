@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adjcompress.cost.materialise import materialised
+
 Kind = Literal["stem", "conv", "depthwise", "grouped", "linear"]
 Pair = tuple[int, int]
 
@@ -85,9 +87,9 @@ def layer_shapes(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     abstract = copy.deepcopy(network).eval()
     image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
     try:
-        return _layers(copy.deepcopy(abstract).to("meta"), image.to("meta"))
+        return _layers(materialised(copy.deepcopy(abstract).to("meta")), image.to("meta"))
     except (RuntimeError, NotImplementedError):  # a forward that makes tensors of its own, or reads a value
-        return _layers(abstract.cpu(), image)
+        return _layers(materialised(abstract.cpu()), image)
 
 
 def _layers(network: nn.Module, image: Tensor) -> tuple[Layer, ...]:

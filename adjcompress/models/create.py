@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.models import cifar_resnet, xresnet
+from adjcompress.models import cifar_resnet, darts, xresnet
+from adjcompress.models.wide_resnet import wide_resnet
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "xresnet18": xresnet.xresnet18,
@@ -32,7 +33,10 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet44": cifar_resnet.cifar_resnet44,
     "cifar_resnet56": cifar_resnet.cifar_resnet56,
     "cifar_resnet110": cifar_resnet.cifar_resnet110,
+    "darts": darts.darts,
+    "wrn_50_2": torchvision_models.wide_resnet50_2,
 }
+_WIDE_RESNETS = ("wrn_16_2", "wrn_28_10", "wrn_40_4")  # of any depth and width, these to choose from
 # The auxiliary classifiers of these two exist in training only and have widths of their own: left out unless asked for.
 _WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
 _TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -64,7 +68,7 @@ class ModelSpec:
 
 def model_names() -> list[str]:
     """The names that need no prefix: ours first, then torchvision's classification networks."""
-    return [*_OURS, *torchvision_models.list_models(module=torchvision_models)]
+    return [*_OURS, *_WIDE_RESNETS, *torchvision_models.list_models(module=torchvision_models)]
 
 
 def create_model(name: str, num_classes: int, image_size: int = 224, **options: Any) -> nn.Module:
@@ -79,6 +83,8 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
         return _timm(name, num_classes, options)
     if ":" in name:
         return _users_own(name, num_classes, image_size, options)
+    if name not in _OURS and name.startswith("wrn_"):
+        return _call(name, wide_resnet, {"name": name, "num_classes": num_classes, **options})
     names = {known: known for known in model_names()}
     try:
         pick(names, name, "Model")

@@ -144,16 +144,16 @@ def default_patterns(network: nn.Module, cuttable: Sequence[str]) -> tuple[tuple
 
 
 def _matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
-    return any(_named_by(layer, pattern) for layer in group.producers for pattern in patterns)
+    return any(named_by(layer, pattern) for layer in group.producers for pattern in patterns)
 
 
-def _named_by(layer: str, pattern: str) -> bool:
+def named_by(layer: str, pattern: str) -> bool:
     """'layer3' names layer3 and all inside it; 'layer3.*' and other shell patterns work as usual."""
     return fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")
 
 
 def _check_pattern(option: str, pattern: str, cuttable: Sequence[str], network: nn.Module) -> None:
-    if not any(_named_by(layer, pattern) for layer in cuttable):
+    if not any(named_by(layer, pattern) for layer in cuttable):
         kind = type(network).__name__
         raise AdjCompressError(
             f"{option} {pattern!r} matches no layer of {kind} that can be cut. "
@@ -175,7 +175,7 @@ def _summary(layers: Sequence[str], pattern: str = "") -> str:
 def _width(group: ChannelGroup, alpha: Alpha, align: int, is_slim: bool) -> GroupWidth:
     if isinstance(alpha, Mapping):
         wanted = next(
-            (value for pattern, value in alpha.items() if any(_named_by(layer, pattern) for layer in group.producers)),
+            (value for pattern, value in alpha.items() if any(named_by(layer, pattern) for layer in group.producers)),
             None,
         )
         is_slim = is_slim and wanted is not None
