@@ -15,7 +15,7 @@ from adjcompress.deploy import (
     save_package,
 )
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod
+from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, SubstituteMethod
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
@@ -39,6 +39,7 @@ __all__ = [
     "Recipe",
     "Reporter",
     "StandardMethod",
+    "SubstituteMethod",
     "Substitution",
     "WidthPlan",
     "__version__",

@@ -27,7 +27,13 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     help="A data set by name, an .npz file, or a folder with train/ and test/ by class.",
 )
 @click.option(
-    "--method", default="adjoined", show_default=True, help="adjoined, dan (widths learnt under a budget), or standard."
+    "--model-option", multiple=True, help="An argument of the network's constructor, such as drop_path=0.2; repeatable."
+)
+@click.option(
+    "--method",
+    default="adjoined",
+    show_default=True,
+    help="adjoined, dan (widths learnt under a budget), substitute (structured layers), or standard.",
 )
 @click.option(
     "--alpha",
@@ -39,7 +45,8 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option(
     "--budget",
     multiple=True,
-    help="dan: what the small network may cost: macs=0.45 (of the full's), params=1.8M, latency=9ms@one-core; repeatable.",
+    help="dan: what the small network may cost: macs=0.45 (of the full's), params=1.8M, latency=9ms@one-core; repeatable. "
+    "With --substitute: its parameters, params=1.2M.",
 )
 @click.option(
     "--table",
@@ -67,6 +74,31 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     show_default=True,
     help="Kept channels are a multiple of this; auto: of the blocks that ONNX Runtime's convolutions use here.",
 )
+@click.option(
+    "--substitute",
+    help="Replace convolutions by low_rank, shuffle, tensor_train, aligned_tensor_train, tucker, hashed or acdc.",
+)
+@click.option(
+    "--setting",
+    type=float,
+    help="Size of the substitutes: a part up to 1; shuffle: groups, acdc: layers. Or give --budget params=1.2M.",
+)
+@click.option(
+    "--substitute-layers", multiple=True, help="Layers to replace: a name or pattern; repeatable. [default: as in the paper]"
+)
+@click.option("--dense-layers", multiple=True, help="Layers that are not replaced: a name or pattern; repeatable.")
+@click.option(
+    "--weight-decay-scaling",
+    default="matrix",
+    show_default=True,
+    help="Weight decay of substitutes follows the compression of each (matrix), of the whole (network), or not (none).",
+)
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path),
+    help="substitute: learn where this network looks: a run, a package, or weights of the same --model.",
+)
+@click.option("--attention", help="With --teacher: layers to compare, such as layer2,layer3,layer4. [default: the stages]")
 @click.option(
     "--beta",
     type=float,
@@ -123,6 +155,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --epochs 6
       adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64 --align auto
       adjcompress train --method dan --budget macs=0.45
+      adjcompress train --method substitute --substitute low_rank --budget params=1.2M --teacher runs/digits-resnet18-standard
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
@@ -194,6 +227,12 @@ def _train_options(options: dict[str, Any]) -> Any:
             table=None if options["table"] is None else str(options["table"].resolve()),
             width_step=options["width_step"],
             halves=options["halves"],
+            substitute=options["substitute"],
+            setting=options["setting"],
+            substitute_layers=options["substitute_layers"] or None,
+            dense_layers=options["dense_layers"] or None,
+            approximate=options["weights"] is not None,
+            weight_decay_scaling=options["weight_decay_scaling"],
         ),
         recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
         seed=options["seed"],
@@ -201,7 +240,26 @@ def _train_options(options: dict[str, Any]) -> Any:
         new_classifier=options["new_classifier"],
         search_epochs=options["search_epochs"],
         keep_weights=options["keep_weights"],
+        model_options=_model_options(options["model_option"]),
+        teacher=options["teacher"],
+        attention=options["attention"].split(",") if options["attention"] else (),
     )
+
+
+def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """name=value, where the value is read as JSON if it is, else as text."""
+    from adjcompress.errors import AdjCompressError
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise AdjCompressError(f"--model-option {text!r}: NAME=VALUE is expected, such as drop_path=0.2.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _align(value: str) -> int:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from adjcompress.cost import count
 from adjcompress.data import ImageData, Split, central, evaluation_batches
-from adjcompress.deploy.package import PackageInfo, rebuild, save_package
+from adjcompress.deploy.package import PackageInfo, save_package
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.training import Run, evaluate
+from adjcompress.training.rebuild import rebuild
 from adjcompress.widths import Certificate, compare
 
 _IMAGES = 64
@@ -30,7 +31,9 @@ class ExtractReport:
     certificate: Certificate
 
     def to_json(self) -> dict[str, Any]:
-        package = {key: value for key, value in self.package.to_json().items() if key not in ("plan", "classes")}
+        package = {
+            key: value for key, value in self.package.to_json().items() if key not in ("plan", "classes", "substitution")
+        }
         return {
             "path": str(self.path),
             "certificate": self.certificate.to_json(),
@@ -55,7 +58,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
     name = _only_small(list(networks), run) if deployable is None else deployable
     pick(networks, name, f"{run.folder} has no network of that name:")
     plan = method.plan_of(name)
-    rebuilt = rebuild(run.model, plan, networks[name].state_dict()).eval()
+    rebuilt = rebuild(run.model, plan, networks[name].state_dict(), method.substitution).eval()
     images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
     certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
     if certificate.max_difference != 0:
@@ -77,6 +80,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
         accuracy={"test": score.accuracy},
         data=data.spec,
         certificates=[certificate],
+        substitution=method.substitution,
     )
     whole = count(run.model.build(), info.preprocessing.example())
     return ExtractReport(path, info, whole.parameters, whole.macs, certificate)

@@ -21,11 +21,12 @@ from adjcompress.data import DataSpec, Preprocessing
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
 from adjcompress.models import ModelSpec, state_checksum
+from adjcompress.substitutes import Substitution
+from adjcompress.training.rebuild import PACKAGE_KEY, rebuild
 from adjcompress.version import versions
-from adjcompress.widths import Certificate, WidthPlan, slice_model
+from adjcompress.widths import Certificate, WidthPlan
 
 FORMAT = 1
-_KEY = "adjcompress"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class PackageInfo:
     """What a package says about its network.
 
     `name` is the deployable's ("alpha8"), `accuracy` the part of the test split that is right, by split name, `data` the
-    data set it was trained on, `certificates` the steps that were measured on the way.
+    data set it was trained on, `certificates` the steps that were measured on the way, `substitution` the convolutions that
+    were replaced.
     """
 
     name: str
@@ -48,6 +50,7 @@ class PackageInfo:
     data: DataSpec | None
     certificates: tuple[Certificate, ...]
     versions: Mapping[str, str]
+    substitution: Substitution | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +63,7 @@ class PackageInfo:
             "data": asdict(self.data) if self.data else None,
             "certificates": [certificate.to_json() for certificate in self.certificates],
             "versions": dict(self.versions),
+            "substitution": self.substitution.to_json() if self.substitution else None,
         }
 
     @classmethod
@@ -77,6 +81,7 @@ class PackageInfo:
             data=DataSpec(**data["data"]) if data["data"] else None,
             certificates=tuple(Certificate(**certificate) for certificate in data["certificates"]),
             versions=data["versions"],
+            substitution=Substitution.from_json(data["substitution"]) if data.get("substitution") else None,
         )
 
 
@@ -92,17 +97,19 @@ def save_package(
     accuracy: Mapping[str, float] | None = None,
     data: DataSpec | None = None,
     certificates: Sequence[Certificate] = (),
+    substitution: Substitution | None = None,
 ) -> PackageInfo:
     """Write `network` as a package and return what it says.
 
-    `model` and `plan` say how it is built again: `model.build()`, sliced by `plan`. That is tried before anything is
-    written. Class names default to the classes' numbers, preprocessing to the model's image size.
+    `model`, `substitution` and `plan` say how it is built again: `model.build()`, its convolutions replaced, sliced by
+    `plan`. That is tried before anything is written. Class names default to the classes' numbers, preprocessing to the
+    model's image size.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise AdjCompressError(f"{path}: a package is a .safetensors file.")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    rebuild(model, plan, state)
+    rebuild(model, plan, state, substitution)
     preprocessing = preprocessing or Preprocessing(model.image_size)
     counts = count(network, preprocessing.example())
     info = PackageInfo(
@@ -118,10 +125,11 @@ def save_package(
         data=data,
         certificates=tuple(certificates),
         versions=versions(),
+        substitution=substitution,
     )
     content = {"format": FORMAT, "sha256": state_checksum(state), **info.to_json()}
     with written_aside(path) as aside:
-        aside.write_bytes(safetensors.torch.save(state, {_KEY: json.dumps(content)}))
+        aside.write_bytes(safetensors.torch.save(state, {PACKAGE_KEY: json.dumps(content)}))
     return info
 
 
@@ -133,7 +141,7 @@ def load_package(path: str | Path) -> nn.Module:
     """
     path = Path(path)
     info, state = _read(path, tensors=True)
-    network = rebuild(info.model, info.plan, state)
+    network = rebuild(info.model, info.plan, state, info.substitution)
     return network.eval()
 
 
@@ -143,19 +151,6 @@ def package_info(path: str | Path) -> PackageInfo:
     A file that is missing, damaged, of a newer format, or no package raises an AdjCompressError; a pickle is not opened.
     """
     return _read(Path(path), tensors=False)[0]
-
-
-def rebuild(model: ModelSpec, plan: WidthPlan | None, state: Mapping[str, Tensor]) -> nn.Module:
-    """Build a network from its spec and plan, and fill it with `state`; an error where they do not belong together."""
-    network = model.build()
-    if plan is not None:
-        network = slice_model(network, plan)
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise AdjCompressError(f"{model.name} does not rebuild this network: {' '.join(lines[1:2])}") from error
-    return network
 
 
 def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
@@ -174,10 +169,10 @@ def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
     except (OSError, safetensors.SafetensorError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise AdjCompressError(f"{path} is damaged or no package ({text}). Extract it again.") from error
-    if _KEY not in metadata:
+    if PACKAGE_KEY not in metadata:
         raise AdjCompressError(f"{path} is a safetensors file, but no package: use it with adjcompress train --weights.")
     try:
-        content = json.loads(metadata[_KEY])
+        content = json.loads(metadata[PACKAGE_KEY])
         written = content.pop("format")
         checksum = content.pop("sha256", None)
         if written != FORMAT:

@@ -4,11 +4,13 @@ from adjcompress.methods.adjoined import AdjoinedMethod
 from adjcompress.methods.dan import DanMethod, Found, SearchMethod
 from adjcompress.methods.protocol import Method, MethodOptions, Search, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
+from adjcompress.methods.substitute import SubstituteMethod, TeacherFile
 
 METHODS: dict[str, type[Method]] = {
     "adjoined": AdjoinedMethod,  # type: ignore[dict-item]  # its network is narrower than the protocol's, which mypy forbids
     "dan": DanMethod,  # type: ignore[dict-item]
     "standard": StandardMethod,
+    "substitute": SubstituteMethod,
 }
 # What a method's first phase is trained by; nobody chooses these by name.
 PHASES: dict[str, type[Search]] = {
@@ -26,6 +28,8 @@ __all__ = [
     "Search",
     "SearchMethod",
     "StandardMethod",
+    "SubstituteMethod",
+    "TeacherFile",
     "Terms",
     "alpha_name",
     "decay_groups",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.substitute import dense_parameter_count, scaled_groups, substituted
+from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 
@@ -23,14 +25,22 @@ class AdjoinedMethod:
     """What the small network is called whose widths a plan gives."""
 
     def __init__(
-        self, network: AdjoinedNetwork, schedule: str = "quadratic", weight: float = 1.0, detach: bool = False
+        self,
+        network: AdjoinedNetwork,
+        schedule: str = "quadratic",
+        weight: float = 1.0,
+        detach: bool = False,
+        substitution: Substitution | None = None,
+        scaling: str = "matrix",
     ) -> None:
         self.network = network
+        self.substitution, self.scaling = substitution, scaling
         self.schedule, self.weight, self.detach = schedule, weight, detach
         self._weight_at = pick(SCHEDULES, schedule, "Schedule")
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
+        model, substitution = substituted(model, options)
         if options.plan is not None:
             check_plan_alone(options)
             plans = {cls.planned: plan_like(model, example, options.plan)}
@@ -40,14 +50,20 @@ class AdjoinedMethod:
                 for alpha in _alphas(options)
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
-        return cls(AdjoinedNetwork(model, plans, mask), options.schedule, options.weight, options.detach)
+        network, scaling = AdjoinedNetwork(model, plans, mask), options.weight_decay_scaling
+        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
         plans = {name: WidthPlan.from_json(plan) for name, plan in settings["plans"].items()}
+        kept = settings.get("substitution")
+        substitution = Substitution.from_json(kept) if kept else None
+        if substitution is not None:
+            model = apply_substitution(model, substitution)
         mask = RandomMask(**settings["mask"]) if settings["mask"] else None
         network = AdjoinedNetwork(model, plans, mask)
-        return cls(network, settings["schedule"], settings["weight"], settings["detach"])
+        scaling = settings.get("scaling", "matrix")
+        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, scaling)
 
     def settings(self) -> dict[str, Any]:
         mask = self.network.mask
@@ -57,6 +73,7 @@ class AdjoinedMethod:
             "schedule": self.schedule,
             "weight": self.weight,
             "detach": self.detach,
+            **({"substitution": self.substitution.to_json(), "scaling": self.scaling} if self.substitution else {}),
         }
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
@@ -67,7 +84,10 @@ class AdjoinedMethod:
         return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        return decay_groups(self.network, weight_decay)
+        if self.substitution is None:
+            return decay_groups(self.network, weight_decay)
+        full = self.network.full  # the small networks' layers are views of its
+        return scaled_groups(self.network, weight_decay, self.scaling, dense_parameter_count(full), of=full)
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.network(images)

@@ -26,6 +26,7 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.machine import TARGET_CORES
 from adjcompress.methods.adjoined import AdjoinedMethod
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
+from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
 CANDIDATES = (1.0, 2.0, 4.0, 8.0)
@@ -80,6 +81,7 @@ class SearchMethod:
 
     name = "search"
     prepared_by = None
+    substitution: Substitution | None = None
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan
 from adjcompress.widths.channels import NORMS
 
@@ -30,6 +31,10 @@ class MethodOptions:
 
     A width search takes `alphas` or `width_step` as its candidates, `budgets` as `Budget.parse` reads them, and the latency
     table in file `table`. `halves`: it learns weights and widths on different halves of the images.
+
+    `substitute`: the structured layer that replaces convolutions, at `setting` or at the largest within the one of `budgets`,
+    in `substitute_layers` but `dense_layers`, as in `plan_substitution`; `approximate`: it starts from the model's weights.
+    `weight_decay_scaling`: how its weight decay follows its compression.
     """
 
     alphas: Sequence[float] = ()
@@ -46,6 +51,12 @@ class MethodOptions:
     table: str | None = None
     width_step: int | None = None
     halves: bool = False
+    substitute: str | None = None
+    setting: float | None = None
+    substitute_layers: Sequence[str] | None = None
+    dense_layers: Sequence[str] | None = None
+    approximate: bool = False
+    weight_decay_scaling: str = "matrix"
 
 
 class Method(Protocol):
@@ -58,6 +69,8 @@ class Method(Protocol):
     """The search that finds its widths first, where no plan is given."""
     halves: bool
     """Whether steps see the two halves of the training images in turn, the first half at even steps."""
+    substitution: Substitution | None
+    """Which of the model's convolutions are replaced, before any width is cut."""
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> Method:
@@ -110,12 +123,15 @@ class Search(Method, Protocol):
         """The widths, after the training."""
 
 
-def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: convolution and linear weights decay; biases, normalisation and layer scales do not."""
+def decay_groups(network: nn.Module, weight_decay: float, apart: Collection[int] = ()) -> list[dict[str, Any]]:
+    """Two parameter groups: convolution and linear weights decay; biases, normalisation and layer scales do not.
+
+    Without the parameters whose `id` is in `apart`.
+    """
     still = {id(parameter) for module in network.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
     decaying: list[nn.Parameter] = []
     steady: list[nn.Parameter] = []
-    for parameter in network.parameters():
+    for parameter in (parameter for parameter in network.parameters() if id(parameter) not in apart):
         one_dimensional = parameter.numel() == max(parameter.shape, default=1)
         (steady if id(parameter) in still or one_dimensional else decaying).append(parameter)
     groups = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.supervised import cross_entropy, tell_progress_
+from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths, slice_model
 
 
@@ -19,6 +20,7 @@ class StandardMethod:
     name = "standard"
     prepared_by: type[Search] | None = None
     halves = False
+    substitution: Substitution | None = None
 
     def __init__(self, network: nn.Module, deployable: str = "full", plan: WidthPlan | None = None) -> None:
         self.network = network if plan is None else slice_model(network, plan)
@@ -46,8 +48,9 @@ class StandardMethod:
         return {"deployable": self.deployable, "plan": self.plan.to_json() if self.plan else None}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
-        cross_entropy = F.cross_entropy(self.network(images), labels)  # in float32 under autocast
-        return Terms(cross_entropy, {"cross_entropy": cross_entropy})
+        tell_progress_(self.network, progress)
+        loss = cross_entropy(self.network(images), labels)
+        return Terms(loss, {"cross_entropy": loss})
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         return decay_groups(self.network, weight_decay)

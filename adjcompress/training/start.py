@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +16,11 @@ from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, SubstituteMethod
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_processes, fit
+from adjcompress.training.rebuild import read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
@@ -31,6 +32,9 @@ class TrainOptions:
 
     Where the method searches for widths first: `search_epochs` of that, by default a quarter of the recipe's, and whether the
     training goes on from the search's full network (`keep_weights`) or starts afresh.
+
+    `model_options` go to the network's constructor. `teacher`: a run's folder, a package or a weights file of `model`, whose
+    attention at the layers `attention` (by default its stages) a substituted network learns.
     """
 
     model: str = "resnet18"
@@ -43,11 +47,15 @@ class TrainOptions:
     new_classifier: bool = False
     search_epochs: int | None = None
     keep_weights: bool = False
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Path | None = None
+    attention: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything but a width plan, with which there is no search to remember the rest for."""
         content = asdict(replace(self, method_options=replace(self.method_options, plan=None)))
-        return {**content, "weights": None if self.weights is None else str(self.weights)}
+        paths = {"weights": self.weights, "teacher": self.teacher}
+        return {**content, **{name: None if path is None else str(path) for name, path in paths.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainOptions:
@@ -58,7 +66,7 @@ class TrainOptions:
                 "data": DataSpec(**data["data"]),
                 "method_options": MethodOptions(**data["method_options"]),
                 "recipe": Recipe(**data["recipe"]),
-                "weights": None if data["weights"] is None else Path(data["weights"]),
+                **{name: Path(data[name]) for name in ("weights", "teacher") if data.get(name) is not None},
             }
         )
 
@@ -81,11 +89,14 @@ def train(
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
         data = read_data(options.data)
-    spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size)
+    spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size, dict(options.model_options))
     model = _fresh_model(options, spec, data)
     search = _first_phase(options)
     first: type[Method] = search or make_method
     method = first.build(model, data.preprocessing.example(2), options.method_options)
+    if isinstance(method, SubstituteMethod) and options.teacher is not None:
+        teacher, file = read_teacher(options.teacher, spec)
+        method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_processes(method, fabric)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
@@ -116,9 +127,22 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         own = {name: value for name, value in notes.items() if name != "then"} or None
         job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
         return job.search_then_fit(cast(Search, method), resume=True)
+    if isinstance(method, SubstituteMethod) and method.teacher_file is not None:
+        _same_teacher_again(method, run, data)
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
     return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+
+
+def _same_teacher_again(method: SubstituteMethod, run: Run, data: ImageData) -> None:
+    """Give a resumed method the teacher that it began with."""
+    assert method.teacher_file is not None
+    teacher, file = read_teacher(Path(method.teacher_file.path), run.model)
+    if file != method.teacher_file:
+        raise AdjCompressError(
+            f"{file.path} is no longer the teacher that {run.folder} began with: put that back, or train a new --run."
+        )
+    method.taught_by_(teacher, data.preprocessing.example(2), file=file)
 
 
 @dataclass(frozen=True)
@@ -186,8 +210,9 @@ def _check(options: TrainOptions) -> None:
     if options.search_epochs is not None and options.search_epochs < 1:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     asked, searching = options.method_options, _first_phase(options) is not None
+    _check_substitute(options)
     for option, given in {
-        "--budget": bool(asked.budgets),
+        "--budget": bool(asked.budgets) and asked.substitute is None,
         "--table": asked.table is not None,
         "--width-step": asked.width_step is not None,
         "--halves": asked.halves,
@@ -197,6 +222,25 @@ def _check(options: TrainOptions) -> None:
         if given and not searching:
             why = "the --plan gives the widths" if asked.plan is not None else f"--method {options.method} does not search"
             raise AdjCompressError(f"{option} belongs to a search for widths, and {why}: leave it out.")
+
+
+def _check_substitute(options: TrainOptions) -> None:
+    asked, method = options.method_options, options.method
+    if asked.substitute is not None and method not in ("substitute", "adjoined"):
+        raise AdjCompressError(f"--substitute goes with --method substitute or adjoined, not with {method}.")
+    for option, given in {
+        "--setting": asked.setting is not None,
+        "--substitute-layers": asked.substitute_layers is not None,
+        "--dense-layers": asked.dense_layers is not None,
+        "--weight-decay-scaling": asked.weight_decay_scaling != "matrix",
+    }.items():
+        if given and asked.substitute is None:
+            raise AdjCompressError(f"{option} belongs to a --substitute: name one, or leave {option} out.")
+    for option, given in {"--teacher": options.teacher is not None, "--attention": bool(options.attention)}.items():
+        if given and method != "substitute":
+            raise AdjCompressError(f"{option} goes with --method substitute, not with {method}.")
+    if options.attention and options.teacher is None:
+        raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
 
 
 def _first_phase(options: TrainOptions) -> type[Search] | None:

@@ -228,7 +228,7 @@ def _tied_by_grouped_convolution(drafts: list[_Draft], name: str, module: Any) -
         for draft in (*before, *after):
             draft.fixed = True
         return drafts
-    first, second = before[0], after[0]
+    first, second = sorted((before[0], after[0]), key=lambda draft: -draft.channels)  # the finer numbering stays
     segments = math.gcd(first.segments, second.segments, module.groups)
     first.segments = segments
     if second is not first:
@@ -248,8 +248,11 @@ def _tied_by_group_norm(drafts: list[_Draft], name: str, module: nn.GroupNorm) -
 
 
 def _covers(draft: _Draft, key: tuple[str, Side], size: int) -> bool:
-    """Whether the axis holds exactly the group's channels, in order."""
-    return draft.channels == size and draft.axes[key] == {index: index for index in range(size)}
+    """Whether the axis holds exactly the group's channels, in order, or at least its segments."""
+    positions, segments = draft.axes[key], draft.segments
+    if positions.keys() != set(range(size)) or size % segments:
+        return False
+    return all(index * segments // size == channel * segments // draft.channels for index, channel in positions.items())
 
 
 def _finished(draft: _Draft, modules: Mapping[str, nn.Module]) -> ChannelGroup:
@@ -312,6 +315,8 @@ def _refuse_what_cannot_be_cut(network: nn.Module, example: Tensor) -> tuple[str
         for kind, reason in _WHOLE_LAYERS.items():
             if isinstance(module, kind):
                 raise AdjCompressError(f"Layer {name} ({type(module).__name__}) cannot be cut: {reason}.")
+        if isinstance(own := getattr(module, "cannot_be_cut", None), str):
+            raise AdjCompressError(f"Layer {name} ({type(module).__name__}) cannot be cut: {own}.")
     results: dict[str, Any] = {}
     with running_modules(network, results) as running, torch.no_grad():
         parameters = {id(parameter) for parameter in network.parameters()}

@@ -1,0 +1,23 @@
+"""What does a network lose on labelled images, and what does it hear of the training's progress?"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adjcompress.models.darts import Darts, WithAuxiliary
+
+_AUXILIARY = 0.4  # arXiv:1806.09055, appendix A
+
+
+def cross_entropy(outputs: Tensor | WithAuxiliary, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (N, classes), in nats; that of an auxiliary head is added with weight 0.4."""
+    if isinstance(outputs, WithAuxiliary):
+        return cross_entropy(outputs.logits, labels) + _AUXILIARY * cross_entropy(outputs.auxiliary, labels)
+    return F.cross_entropy(outputs, labels)  # in float32 under autocast
+
+
+def tell_progress_(network: nn.Module, progress: float) -> None:
+    """Tell a network whose regularisation grows with training how far that is, in [0, 1]."""
+    if isinstance(network, Darts):
+        network.progress.fill_(progress)
