@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 @click.option("--fp16", is_flag=True, help="Half precision inside: half the bytes; for GPUs, a CPU computes in float32.")
 @click.option("--external-data", is_flag=True, help="Keep the weights in a second file, OUTPUT.data.")
 @click.option(
+    "--materialise",
+    is_flag=True,
+    help="Write substitutes as dense weights: a larger file that runs the same.",
+)
+@click.option(
     "--tolerance",
     type=float,
     help="Largest difference to torch, relative to the largest logit. [default: 1e-4; 1e-2 with --fp16]",
@@ -56,6 +61,7 @@ def export(
     preprocess: bool,
     fp16: bool,
     external_data: bool,
+    materialise: bool,
     tolerance: float | None,
     int8: bool,
     calibration: int,
@@ -98,7 +104,7 @@ def export(
     source = package or newest_package()
     info = package_info(source)
     images = _images(source, data)
-    options = ExportOptions(opset, simplify, tolerance, preprocess, fp16, external_data)
+    options = ExportOptions(opset, simplify, tolerance, preprocess, fp16, external_data, materialise)
     quantised = Int8Options(calibration, max_drop, int8_keep, int8_for, ranges) if int8 else None
     with working(quiet or not int8) as progress:
         report = export_package(source, output, images, options, quantised, progress)
@@ -147,6 +153,12 @@ def _print(report: ExportReport) -> None:
         )
         for layer in int8.float_layers:
             click.echo(f"  in float: {layer.name} - {layer.why}")
+    if report.reconstructed:
+        saved = sum(layer.dense_bytes - layer.bytes for layer in report.reconstructed)
+        click.echo(
+            f"{len(report.reconstructed)} layers are stored as what their weights are made of, {millions(saved)}B less; ONNX "
+            "Runtime makes the weights at load. A simplifier run on this file would bake them in."
+        )
     for unblocked in report.unblocked:
         click.echo(f"  slow here: {unblocked}")
     if report.unblocked:

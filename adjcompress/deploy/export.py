@@ -7,23 +7,26 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 from torch import Tensor, nn
 
+from adjcompress.cost.materialise import materialised
 from adjcompress.data import ImageData, Preprocessing
 from adjcompress.deploy.extract import extract_package, first_pixels
 from adjcompress.deploy.graph import halved, traced
 from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
 from adjcompress.deploy.layout import Unblocked, unblocked
 from adjcompress.deploy.made import keep
-from adjcompress.deploy.package import PackageInfo, load_package, package_info
+from adjcompress.deploy.package import PackageInfo, load_package, package_info, save_package
+from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside, written_together
+from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare
@@ -38,6 +41,7 @@ class ExportOptions:
 
     `tolerance`: the largest difference to torch over the largest logit; None: 1e-4, and 1e-2 in half precision.
     `preprocess`: the graph takes raw pixels, uint8 (N, H, W, 3). `external_data`: weights in a second file, <path>.data.
+    `materialise`: dense weights in the file, also of layers that are made of fewer numbers.
     """
 
     opset: int = LOWEST_OPSET
@@ -46,6 +50,7 @@ class ExportOptions:
     preprocess: bool = False
     float16: bool = False
     external_data: bool = False
+    materialise: bool = False
 
     @property
     def largest_difference(self) -> float:
@@ -59,10 +64,11 @@ class ExportOptions:
 class ExportReport:
     """An ONNX file that was written: its certificate, and what was done to the graph.
 
-    `kind` is float32, float16 or int8. `bytes` with external data. `zeroed_weights`: how many weights below 1e-30 became
-    0. `batch_norms_left`: batch norms that no convolution precedes, which therefore stay in the graph. `unblocked`:
-    convolutions that ONNX Runtime does not run in its blocked layout here. `certificate` compares the float graph with
-    torch; `int8` tells what quantisation cost.
+    `kind` is float32, float16 or int8; "materialised" behind it where substitutes were written as dense weights. `bytes`
+    with external data. `zeroed_weights`: how many weights below 1e-30 became 0. `batch_norms_left`: batch norms that no
+    convolution precedes, which therefore stay in the graph. `unblocked`: convolutions that ONNX Runtime does not run in its
+    blocked layout here. `certificate` compares the float graph with torch; `int8` tells what quantisation cost.
+    `reconstructed`: the layers whose weights the graph makes of fewer numbers.
     """
 
     path: Path
@@ -74,14 +80,16 @@ class ExportReport:
     unblocked: tuple[Unblocked, ...]
     certificate: Certificate
     int8: Int8Report | None = None
+    reconstructed: tuple[ReconstructedLayer, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        options = ("opset", "simplify", "preprocess", "external_data")
+        options = ("opset", "simplify", "preprocess", "external_data", "materialise")
         return {
             "path": str(self.path),
             **{field: getattr(self, field) for field in ("kind", "bytes", "zeroed_weights", "batch_norms_left")},
             **{option: getattr(self.options, option) for option in options},
             "tolerance": self.options.largest_difference,
+            "reconstructed": [asdict(layer) for layer in self.reconstructed],
             "unblocked": [layer.to_json() for layer in self.unblocked],
             "certificate": {**self.certificate.to_json(), "relative": self.certificate.relative},
             "int8": self.int8.to_json() if self.int8 else None,
@@ -109,8 +117,9 @@ def export_onnx(
     if options.preprocess and preprocessing is None:
         raise AdjCompressError("An export with preprocess=True needs the preprocessing that goes into the graph.")
     inside = preprocessing if options.preprocess else None
-    graph = traced(network, example, options.opset, simplify=options.simplify, from_pixels=inside)
+    graph = traced(materialised(network), example, options.opset, simplify=options.simplify, from_pixels=inside)
     model = halved(graph.model) if options.float16 else graph.model
+    reconstructed = () if options.materialise else reconstruct_(model, copy.deepcopy(network).cpu())
     _tell_(model, {**(metadata or {}), "adjcompress.input": json.dumps(_input(options))})
     onnx.checker.check_model(model)
     with _in_place(path, options.external_data) as aside:
@@ -126,7 +135,10 @@ def export_onnx(
         layout = unblocked(aside)
         size = sum(file.stat().st_size for file in {aside, aside.with_name(data or aside.name)})
     kind = "float16" if options.float16 else "float32"
-    return ExportReport(path, kind, size, options, graph.zeroed_weights, graph.batch_norms_left, layout, certificate)
+    if options.materialise and any(isinstance(module, Reconstructed) for module in network.modules()):
+        kind += " materialised"
+    left = graph.batch_norms_left
+    return ExportReport(path, kind, size, options, graph.zeroed_weights, left, layout, certificate, reconstructed=reconstructed)
 
 
 def export_package(
@@ -159,23 +171,38 @@ def export_package(
         raise AdjCompressError("--int8 goes with neither --fp16 nor --external-data: export them to files of their own.")
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float.onnx"
-        report = export_onnx(network, whole, example, options, preprocessing=data.preprocessing, metadata=metadata)
+        dense = replace(options, materialise=True)
+        report = export_onnx(network, whole, example, dense, preprocessing=data.preprocessing, metadata=metadata)
+        small = None if options.materialise else network
         with written_aside(path) as aside:
-            quantised = quantise(whole, aside, path, data, int8, from_pixels=options.preprocess, progress=progress)
+            quantised = quantise(
+                whole, aside, path, data, int8, from_pixels=options.preprocess, reconstructed=small, progress=progress
+            )
             model = onnx.load(str(aside))
             _tell_(model, {**metadata, **_of_int8(quantised), "adjcompress.input": json.dumps(_input(options))})
             aside.write_bytes(model.SerializeToString())
             size = aside.stat().st_size
-    return replace(report, path=path, kind="int8", bytes=size, unblocked=(), int8=quantised)
+    return replace(
+        report,
+        path=path,
+        kind=report.kind.replace("float32", "int8") if options.materialise else "int8",
+        bytes=size,
+        options=options,
+        unblocked=(),
+        int8=quantised,
+        reconstructed=quantised.reconstructed,
+    )
 
 
 def export_full(run: Run) -> tuple[Path, Path] | None:
     """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on.
 
-    None for a run that trained no full network.
+    None for a run that trained no full network; where that is because substitutes took its convolutions' place, the dense
+    network with fresh weights: its costs are to be compared with, and it has no accuracy.
     """
-    if "full" not in run.method().deployables():
-        return None
+    method = run.method()
+    if "full" not in method.deployables():
+        return _export_dense(run) if method.substitution is not None else None
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
@@ -184,6 +211,19 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
         keep(run.folder, "extract", str(package), extracted.to_json())
         exported = export_package(package, path, run.data())
         keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": "full"})
+    return package, path
+
+
+def _export_dense(run: Run) -> tuple[Path, Path]:
+    """The network whose convolutions a run replaced, untrained."""
+    package, path = run.folder / "dense.safetensors", run.folder / "dense.onnx"
+    if not (package.is_file() and path.is_file()):
+        network = run.model.build().eval()
+        info = save_package(
+            network, package, model=run.model, name="dense", classes=run.classes, preprocessing=run.preprocessing
+        )
+        exported = export_onnx(network, path, info.preprocessing.example(max(_BATCHES)), metadata=onnx_metadata(info))
+        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": "dense"})
     return package, path
 
 

@@ -22,11 +22,12 @@ import torch
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from torch import Tensor
+from torch import Tensor, nn
 
 from adjcompress.data import ImageData, central, evaluation_batches
 from adjcompress.deploy.graph import INPUT, WEIGHTED, silenced
 from adjcompress.deploy.layout import optimised
+from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import accuracy, as_input, logits_on, runner
 from adjcompress.errors import AdjCompressError, nearest_first, pick
 from adjcompress.models.weights import first_line
@@ -96,6 +97,7 @@ class Int8Report:
     ranges: str
     reduced_range: bool
     certificate: Certificate
+    reconstructed: tuple[ReconstructedLayer, ...] = ()
 
     @property
     def drop_points(self) -> float:
@@ -114,17 +116,20 @@ def quantise(
     options: Int8Options,
     *,
     from_pixels: bool,
+    reconstructed: nn.Module | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Int8Report:
     """Write the float ONNX file `source` as an 8-bit one to `output`; errors speak of it as `named`.
 
-    `from_pixels`: whether the file takes raw pixels. An accuracy that falls by more than `options.max_drop` points on the
-    validation split of `data`, and calibration images that are too few, are AdjCompressErrors.
+    `from_pixels`: whether the file takes raw pixels. `reconstructed`: the network whose reconstructed layers are stored as
+    what their weights are made of, where that is smaller than the weights in 8 bits. An accuracy that falls by more than
+    `options.max_drop` points on the validation split of `data`, and calibration images that are too few, are
+    AdjCompressErrors.
     """
     check_int8(options, data)
     processor = options.processor if options.processor != AUTO else this_processor()
     with tempfile.TemporaryDirectory() as folder, silenced(""):
-        work = _Work(Path(folder), source, data, options, processor, from_pixels)
+        work = _Work(Path(folder), source, data, options, processor, from_pixels, reconstructed)
         keep = _patterns(options, work.layers)
         progress(f"calibrating on {options.calibration} training images")
         result = _best_ranges(work, keep)
@@ -151,6 +156,7 @@ def quantise(
             ranges=work.ranges,
             reduced_range=work.reduced_range,
             certificate=certify("int8", work.float_logits, result.logits),
+            reconstructed=result.reconstructed,
         )
 
 
@@ -167,6 +173,7 @@ class _Quantised:
     model: onnx.ModelProto
     logits: Tensor
     accuracy: float
+    reconstructed: tuple[ReconstructedLayer, ...]
 
 
 class _Images(CalibrationDataReader):
@@ -190,6 +197,7 @@ class _Work:
     options: Int8Options
     processor: str
     from_pixels: bool
+    reconstructed: nn.Module | None
     ranges: str = "extremes"
     layers: tuple[str, ...] = field(init=False)
     reduced_range: bool = field(init=False)
@@ -213,10 +221,11 @@ class _Work:
     def measured(self, keep: Sequence[str]) -> _Quantised:
         """Quantise all layers but `keep` and run the validation split."""
         model = self.quantised(keep)
+        layers = reconstruct_(model, self.reconstructed) if self.reconstructed is not None else ()
         path = self.folder / "tried.onnx"
         path.write_bytes(model.SerializeToString())
         logits, _ = logits_on(path, self.data, self.data.validation, self.from_pixels)
-        return _Quantised(tuple(keep), model, logits, accuracy(logits, self.labels))
+        return _Quantised(tuple(keep), model, logits, accuracy(logits, self.labels), layers)
 
     def harm(self, layer: str) -> float:
         """Mean squared change of the logits on calibration images when this layer alone computes in 8 bits."""

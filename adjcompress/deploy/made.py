@@ -77,15 +77,23 @@ def deployed(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def run_of(path: Path) -> Path | None:
-    """The run that a package or an ONNX file was made from, of those in runs/ and the one used last; else None."""
+    """The run that a package or an ONNX file was made from, of the one used last and those in runs/; else None.
+
+    Several runs may have written a file of that name, one over the other: the newest writer is looked at first.
+    """
     wanted, last = path.resolve(), made().run
-    for folder in [*sorted(RUNS.glob("*")), *([Path(last)] if last else [])]:
+    others = sorted(RUNS.glob("*"), key=lambda folder: -_written(folder / DEPLOYED))
+    for folder in [*([Path(last)] if last else []), *others]:
         if folder.is_symlink() or not (folder / DEPLOYED).is_file():
             continue
         for step in ("extract", "export"):
             if any(Path(made_path).resolve() == wanted for made_path in deployed(folder).get(step, {})):
                 return folder
     return None
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def _newest(what: str, path: str | None, command: str) -> Path:

@@ -69,8 +69,9 @@ def _export(file: OnnxFile) -> str:
     words = [f"adjcompress export {_quoted(file.path)}"]
     if file.package:
         words.append(_option("--from", file.package))
-    if file.kind in _KINDS:
-        words.append(_KINDS[file.kind])
+    precision = file.kind.split()[0]
+    if precision in _KINDS:
+        words.append(_KINDS[precision])
     words += _int8_options(file.int8) if file.int8 else []
     if file.opset not in (None, _DEFAULT_OPSET):
         words.append(_option("--opset", file.opset))

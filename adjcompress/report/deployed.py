@@ -15,8 +15,8 @@ from typing import Any
 
 from adjcompress.report.words import counted, printable
 
-FLOAT = "float32"
-_FLAGS = ("simplify", "preprocess", "external_data")
+FLOAT, MATERIALISED = "float32", "float32 materialised"
+_FLAGS = ("simplify", "preprocess", "external_data", "materialise")
 _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from adjcompress.cost import count
 from adjcompress.errors import AdjCompressError
-from adjcompress.report.deployed import FLOAT, Deployed, Setting, Timing, number, read_deployed
+from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Setting, Timing, number, read_deployed
 from adjcompress.report.searched import Searched, read_searched
 from adjcompress.report.words import printable
 from adjcompress.training import Run
@@ -155,7 +155,8 @@ def _variant(run: RunFacts, network: Network, kind: str, setting: Setting | None
     files = [file for file in run.deployed.files if (file.name, file.kind) == (network.name, kind)]
     timings = [timing for timing in run.deployed.timings if (timing.name, timing.kind) == (network.name, kind)]
     here = [timing for timing in timings if timing.setting == setting]
-    accuracy: float | None = network.accuracy if kind == FLOAT else None
+    exact = kind in (FLOAT, MATERIALISED)  # the same network, and its accuracy
+    accuracy: float | None = network.accuracy if exact else None
     drops = [file.int8.drop_points for file in files if file.int8 and file.int8.drop_points is not None]
     measured = [file.int8.accuracy for file in files if file.int8]
     if drops and network.accuracy is not None:
@@ -166,8 +167,8 @@ def _variant(run: RunFacts, network: Network, kind: str, setting: Setting | None
         network=network.name,
         kind=kind,
         accuracy=accuracy,
-        derived=kind != FLOAT,
-        validation=network.validation if kind == FLOAT else (measured or [None])[-1],
+        derived=not exact,
+        validation=network.validation if exact else (measured or [None])[-1],
         parameters=network.parameters,
         macs=network.macs,
         bytes=next((size for size in reversed(sizes) if size), network.bytes if kind == FLOAT else None),

@@ -30,11 +30,11 @@ from adjcompress.report.figures import (
 from adjcompress.report.gather import Network, RunFacts, Variant, gather, shared_setting, variants
 from adjcompress.report.machines import machine_table
 from adjcompress.report.searched import COSTS
+from adjcompress.report.summary import summary
 from adjcompress.report.words import (
     SPACE,
     UNKNOWN,
     counted,
-    duration,
     enumeration,
     milliseconds,
     percent,
@@ -81,7 +81,7 @@ def render(run: RunFacts, others: Sequence[RunFacts] = ()) -> str:
         run=run,
         title=f"{run.name}: report",
         headlines=_headlines(run, rows[0][1]),
-        summary=_summary(run),
+        summary=summary(run),
         unfinished=_unfinished(run),
         network_tables=[(facts.name, _network_rows(facts, found)) for facts, found in rows if found],
         has_others=bool(others),
@@ -140,22 +140,6 @@ def _alone(network: Network) -> str:
 
 def _faster(ratio: float) -> str:
     return f"{times(ratio)} faster" if ratio >= 1 else f"{times(1 / ratio)} slower"
-
-
-def _summary(run: RunFacts) -> str:
-    config = run.config
-    model, data = (config.get("model") or {}).get("name", "a network made by hand"), config.get("data") or {}
-    classes = [str(name) for name in config.get("classes", ())]
-    shown = ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
-    parts = [
-        f"{model} on {Path(str(data.get('source', 'unknown data'))).name}",
-        f"{counted(len(classes), 'class', 'classes')} ({shown})",
-        f"method {config['method']['name']}",
-        f"recipe {config['recipe']['name']}",
-        f"{len(run.epochs)} of {counted(run.epochs_planned, 'epoch')}",
-    ]
-    parts += [f"{duration(run.seconds)} of training"] if run.seconds else []
-    return " · ".join(printable(part) for part in parts)
 
 
 def _unfinished(run: RunFacts) -> str | None:

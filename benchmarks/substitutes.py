@@ -1,0 +1,264 @@
+"""Claim: which structured substitute gives most accuracy for its parameters, MACs, bytes and milliseconds, on real images.
+
+All six (and the aligned tensor train) at two budgets of parameters in a WRN-16-2 on CIFAR-10, with attention transfer and
+weight decay scaled by compression; without either at the smaller budget; beside the dense network, which is the teacher, and
+an adjoined network with small networks in it from the same parameters to the same MACs. Every training has the same recipe
+and seed. The test split is looked at once, at the end of each training.
+
+    python benchmarks/substitutes.py train --data cifar10.npz --part 0/2 &   # and --part 1/2: each trains every second run
+    python benchmarks/substitutes.py measure --data cifar10.npz
+
+Trainings are kept in --folder and resumed; `measure` exports, times all on one thread side by side and writes
+results/substitutes.json, substitutes.md and substitutes.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS, record
+
+import adjcompress as ac
+from adjcompress.data import DataSpec, read_data
+from adjcompress.deploy import extract_package
+from adjcompress.files import write_text
+from adjcompress.methods import MethodOptions
+from adjcompress.training import TrainOptions, recipe, resume, train
+
+NAMES = ("low_rank", "shuffle", "tensor_train", "aligned_tensor_train", "tucker", "hashed", "acdc")
+TEACHER, ADJOINED = "dense", "adjoined"
+ALPHAS = (2.0, 2.6, 3.2, 4.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a substitute at a budget of parameters; `attention` and `scaling` are what may be left out."""
+
+    substitute: str
+    parameters: int
+    attention: bool = True
+    scaling: str = "matrix"
+
+    @property
+    def name(self) -> str:
+        parts = [self.substitute, f"{self.parameters // 1000}k"]
+        parts += [] if self.attention else ["no-attention"]
+        return "-".join([*parts, *([] if self.scaling == "matrix" else [f"decay-{self.scaling}"])])
+
+
+def runs(budgets: list[int]) -> list[Run]:
+    """In the order of what each decides."""
+    small, large = budgets
+    first = [Run(name, small) for name in NAMES]
+    alone = [Run(name, small, attention=False) for name in NAMES]
+    undecayed = [Run(name, small, scaling="none") for name in ("shuffle", "hashed", "low_rank", "tensor_train")]
+    return [*first, *undecayed[:2], *(Run(name, large) for name in NAMES), *alone, *undecayed[2:]]
+
+
+class Lines(ac.Reporter):
+    """A line for each epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def epoch(self, record: Any) -> None:
+        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f}" for name, score in record["validation"].items())
+        print(
+            f"{self.name} epoch {record['epoch']}: {scores} ({record['train']['images_per_second']:.0f} images/s)", flush=True
+        )
+
+
+class Job:
+    """The trainings of one network on one data set, each in a folder of its own."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.folder = arguments, arguments.folder
+        self.spec = DataSpec(arguments.data, validation=arguments.validation)
+
+    def train(self, name: str, method: str, options: MethodOptions, teacher: Path | None = None) -> None:
+        """Train, or go on training, the run `name`."""
+        folder, hardware = self.folder / name, ac.Hardware(precision="bf16")
+        if (folder / "results.json").is_file():
+            return
+        if (folder / "config.json").is_file():
+            resume(folder, hardware, Lines(name))
+            return
+        asked = TrainOptions(
+            model=self.arguments.model,
+            data=self.spec,
+            method=method,
+            method_options=options,
+            recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
+            seed=self.arguments.seed,
+            teacher=teacher,
+        )
+        train(asked, folder, hardware, Lines(name))
+
+    def train_all(self) -> None:
+        part, parts = map(int, self.arguments.part.split("/"))
+        teacher = self.folder / TEACHER
+        if part == 0:
+            self.train(TEACHER, "standard", MethodOptions())
+        elif not (teacher / "results.json").is_file():
+            self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"]))  # which needs no teacher
+        for number, run in enumerate(runs(self.arguments.budgets)):
+            if number % parts != part:
+                continue
+            while run.attention and not (teacher / "results.json").is_file():
+                time.sleep(5)
+            options = MethodOptions(
+                substitute=run.substitute, budgets=(f"params={run.parameters}",), weight_decay_scaling=run.scaling
+            )
+            self.train(run.name, "substitute", options, teacher if run.attention else None)
+        self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"])) if part == 0 else None
+
+
+def measure(job: Job) -> None:
+    """Extract, export and time everything side by side, on one thread."""
+    data = read_data(job.spec)
+    done = [run for run in runs(job.arguments.budgets) if (job.folder / run.name / "results.json").is_file()]
+    rows, files = [], []
+    for run in done:
+        row, file = row_of(ac.open_run(job.folder / run.name), "substitute", data)
+        row |= {"substitute": run.substitute, "budget": run.parameters, "attention": run.attention, "scaling": run.scaling}
+        rows.append(row)
+        files.append(file)
+    others = [(TEACHER, "full"), *((ADJOINED, f"alpha{alpha:g}".replace(".", "_")) for alpha in ALPHAS), (ADJOINED, "full")]
+    for folder, name in others:
+        if (job.folder / folder / "results.json").is_file():
+            row, file = row_of(ac.open_run(job.folder / folder), name, data)
+            rows.append(row | {"substitute": f"{folder} {name}"})
+            files.append(file)
+    # One latency for each form and budget: what attention and decay did does not show in it.
+    distinct = {file: None for row, file in zip(rows, files, strict=True) if row.get("attention", True)}
+    timings = ac.benchmark(list(distinct), threads=(1,), duration=job.arguments.duration).timings
+    latency = {timing.path: timing for timing in timings}
+    for row, file in zip(rows, files, strict=True):
+        timing = latency.get(file)
+        row |= {"p50_ms": timing.latency.p50_ms, "load_ms": timing.load_ms} if timing else {"p50_ms": None, "load_ms": None}
+    figures = {
+        "model": job.arguments.model,
+        "images": len(data.train),
+        "recipe": recipe("cifar").changed(epochs=job.arguments.epochs).to_json(),
+        "seed": job.arguments.seed,
+        "rows": rows,
+    }
+    record("substitutes", figures, f"1 seed ({job.arguments.seed}); {timings[0].latency.runs} rounds of timing")
+    write_text(RESULTS / "substitutes.md", page(figures))
+    plot(rows, RESULTS / "substitutes.svg")
+
+
+def row_of(run: Any, name: str, data: ac.ImageData) -> tuple[dict[str, Any], Path]:
+    """Everything but latency of one network of a run, and its ONNX file."""
+    package, path = run.folder / f"{name}.safetensors", run.folder / f"{name}.onnx"
+    report = extract_package(run, name, package)
+    exported = ac.export_package(package, path, data)
+    results, substitution = run.results(), report.package.substitution
+    row = {
+        "name": run.folder.name,
+        "accuracy": results["test"][name]["accuracy"],
+        "setting": substitution.setting if substitution else None,
+        "parameters": report.package.parameters,
+        "macs": report.package.macs,
+        "onnx_bytes": exported.bytes,
+        "train_seconds": results["seconds"],
+    }
+    return row, path
+
+
+def page(figures: dict[str, Any]) -> str:
+    """The tables, in words."""
+    rows = figures["rows"]
+    lines = [
+        "# Structured substitutes on CIFAR-10",
+        "",
+        f"{figures['model']}, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, seed "
+        f"{figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1, side by side; bytes of the ONNX "
+        "file. Substitutes with attention transfer from the dense network and weight decay scaled by compression. Rendered "
+        "from substitutes.json.",
+        "",
+        "| layer | setting | parameters | MACs | ONNX file | one thread | top-1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    plain = [row for row in rows if row.get("attention", True) and row.get("scaling", "matrix") == "matrix"]
+    for row in sorted(plain, key=lambda row: (row.get("budget") or 10**9, -row["accuracy"])):
+        setting = f"{row['setting']:g}" if row["setting"] is not None else ""
+        lines.append(
+            f"| {row['substitute']} | {setting} | {row['parameters']:,} | {row['macs'] / 1e6:.2f} M | "
+            f"{row['onnx_bytes'] / 1e3:.0f} kB | {row['p50_ms']:.3f} ms | {100 * row['accuracy']:.2f} % |"
+        )
+    lines += ["", "What attention transfer and scaled weight decay do, top-1 at the smaller budget:", ""]
+    lines += ["| layer | both | without attention transfer | without scaled decay |", "| --- | ---: | ---: | ---: |"]
+    small = min(row["budget"] for row in rows if row.get("budget"))
+    for name in NAMES:
+        cells = [
+            next(
+                (
+                    f"{100 * row['accuracy']:.2f} %"
+                    for row in rows
+                    if (row["substitute"], row.get("budget"), row.get("attention"), row.get("scaling"))
+                    == (name, small, attention, scaling)
+                ),
+                "not run",
+            )
+            for attention, scaling in ((True, "matrix"), (False, "matrix"), (True, "none"))
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n![accuracy over parameters, MACs and latency](substitutes.svg)\n"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy over parameters, MACs and latency."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
+    plain = [row for row in rows if row.get("attention", True) and row.get("scaling", "matrix") == "matrix"]
+    kinds = [*NAMES, ADJOINED]
+    for axis, key, scale, label in (
+        (axes[0], "parameters", 1e3, "parameters, thousands"),
+        (axes[1], "macs", 1e6, "MACs, millions"),
+        (axes[2], "p50_ms", 1, "ms, one thread"),
+    ):
+        for number, kind in enumerate(kinds):
+            own = [row for row in plain if row["substitute"].startswith(kind) and "full" not in row["substitute"]]
+            axis.plot(
+                [row[key] / scale for row in own],
+                [100 * row["accuracy"] for row in own],
+                marker="oswD^v*x"[number].replace("w", "P"),
+                linestyle="-" if kind == ADJOINED else "none",
+                color=f"C{number}",
+                label=kind,
+            )
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("top-1, %")
+    axes[2].legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="wrn_16_2")
+    parser.add_argument("--budgets", type=int, nargs=2, default=[45_000, 70_000])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--validation", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="0/1", help="train: every n-th of the runs, k/n")
+    parser.add_argument("--duration", type=float, default=20.0)
+    parser.add_argument("--folder", type=Path, default=Path("substitutes"))
+    arguments = parser.parse_args()
+    job = Job(arguments)
+    job.train_all() if arguments.what == "train" else measure(job)
+
+
+if __name__ == "__main__":
+    main()
