@@ -197,7 +197,7 @@ class _Work:
     options: Int8Options
     processor: str
     from_pixels: bool
-    reconstructed: nn.Module | None
+    reconstructed: nn.Module | None = None
     ranges: str = "extremes"
     layers: tuple[str, ...] = field(init=False)
     reduced_range: bool = field(init=False)

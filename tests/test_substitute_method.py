@@ -1,0 +1,342 @@
+"""Training with substitutes: weight decay by compression, attention transfer, teachers, and substitutes under widths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import randomise_
+from torch import nn
+
+import adjcompress as ac
+from adjcompress.data import DataSpec
+from adjcompress.methods import AdjoinedMethod, MethodOptions, SubstituteMethod
+from adjcompress.methods.supervised import cross_entropy, tell_progress_
+from adjcompress.models.darts import WithAuxiliary
+from adjcompress.report import write_report
+from adjcompress.substitutes import Substitute, Substitution
+from adjcompress.substitutes.attention import attention_loss, attention_map, attention_of, stages
+from adjcompress.training import TrainOptions, resume, train
+from adjcompress.training.rebuild import read_teacher
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+
+
+def built(name: str = "low_rank", model: str = "wrn_10_1", setting: float = 0.25, **options: Any) -> SubstituteMethod:
+    torch.manual_seed(0)
+    return SubstituteMethod.build(ac.create_model(model, 10), IMAGE, MethodOptions(substitute=name, setting=setting, **options))
+
+
+def groups_by_parameter(method: SubstituteMethod) -> dict[str, float]:
+    """Each parameter's name and weight decay."""
+    names = {id(parameter): name for name, parameter in method.network.named_parameters()}
+    return {
+        names[id(parameter)]: group["weight_decay"] for group in method.parameter_groups(1.0) for parameter in group["params"]
+    }
+
+
+# --- weight decay by compression ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["low_rank", "shuffle", "tensor_train", "aligned_tensor_train", "tucker", "hashed", "acdc"])
+def test_each_substitute_decays_by_its_own_compression(name: str) -> None:
+    method = built(name, setting={"shuffle": 2, "acdc": 2}.get(name, 0.25))
+    decays = groups_by_parameter(method)
+    assert len(decays) == len(list(method.network.parameters()))  # every parameter once
+    inside = set()
+    for prefix, layer in method.network.named_modules():
+        if isinstance(layer, Substitute):
+            names = {id(parameter): f"{prefix}.{key}" for key, parameter in layer.named_parameters()}
+            compressed = layer.compressed()
+            ratio = sum(parameter.numel() for parameter in compressed) / (layer.inputs * layer.outputs)
+            for parameter in compressed:
+                inside.add(names[id(parameter)])
+                assert decays[names[id(parameter)]] == pytest.approx(min(1, ratio))
+    for key, decay in decays.items():
+        if key not in inside:
+            parameter = method.network.get_parameter(key)
+            assert decay == (0.0 if parameter.ndim < 2 else 1.0), key  # stem, classifier, depthwise kernels, shortcuts
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "ratio"), [("low_rank", 0.03, 0.016480), ("shuffle", 7, 0.019737), ("tensor_train", 0.7, 0.066158)]
+)
+def test_by_the_network_all_decay_by_the_published_ratio(name: str, setting: float, ratio: float) -> None:
+    with torch.device("meta"):
+        model = ac.create_model("wrn_28_10", 10)
+        plan = ac.plan_substitution(model, name, setting=setting)
+        dense = sum(parameter.numel() for parameter in model.parameters())
+        method = SubstituteMethod(ac.apply_substitution(model, plan), plan, dense, "network")
+    (group,) = [group for group in method.parameter_groups(1.0) if group["name"].startswith("substitutes")]
+    assert group["weight_decay"] == pytest.approx(ratio, abs=5e-7)
+
+
+def test_without_scaling_substitutes_decay_like_the_matrices_that_they_stand_for() -> None:
+    method = built("hashed", weight_decay_scaling="none")
+    (group,) = [group for group in method.parameter_groups(0.1) if group["name"].startswith("substitutes")]
+    assert group["weight_decay"] == 0.1
+
+
+# --- attention transfer ---------------------------------------------------------------------------------------------
+
+
+def test_the_attention_loss_is_the_published_formula() -> None:
+    torch.manual_seed(0)
+    ours = {"a": torch.randn(3, 5, 4, 4), "b": torch.randn(3, 7, 2, 2)}
+    theirs = {"a": torch.randn(3, 9, 4, 4), "b": torch.randn(3, 2, 2, 2)}
+    expected = 0.0
+    for name in ours:
+        maps = [features[name].pow(2).mean(1).reshape(3, -1) for features in (ours, theirs)]
+        first, second = (map / map.norm(dim=1, keepdim=True) for map in maps)
+        expected += 1000 * 3 / 2 * (first - second).pow(2).mean().item()
+    found = attention_loss(*({name: attention_map(features) for name, features in side.items()} for side in (ours, theirs)))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("wrn_10_1", ("layer1", "layer2", "layer3")),
+        ("resnet18", ("layer1", "layer2", "layer3", "layer4")),
+        ("mobilenet_v2", ("features.3", "features.6", "features.13", "features.18")),
+        ("densenet121", tuple(f"features.{kind}{n}" for n in range(1, 5) for kind in ("denseblock", "transition"))[:-1]),
+    ],
+)
+def test_stages_are_found_by_default(model: str, expected: tuple[str, ...]) -> None:
+    assert stages(ac.create_model(model, 10).eval(), torch.zeros(1, 3, 64, 64)) == expected
+
+
+def test_maps_are_of_the_named_layers_and_the_teacher_learns_nothing() -> None:
+    method, teacher = built(), ac.create_model("wrn_10_1", 10)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    method.taught_by_(teacher, IMAGE)
+    assert method.attention == ("layer1", "layer2", "layer3")
+    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
+    terms = method.loss(images, labels, 0.5)
+    with torch.no_grad(), attention_of(method.network, method.attention) as own:
+        logits = method.network(images)  # in training mode, as in the loss: batch statistics
+    with torch.no_grad(), attention_of(teacher, method.attention) as wanted:
+        teacher(images)
+    assert terms.parts["attention"].item() == pytest.approx(attention_loss(own, wanted).item(), rel=1e-4)
+    assert terms.total.item() == pytest.approx((F.cross_entropy(logits, labels) + terms.parts["attention"]).item(), rel=1e-4)
+    terms.total.backward()
+    assert not teacher.training
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "attention", "text"),
+    [
+        (lambda: ac.create_model("wrn_10_1", 7), (), "The teacher knows 7 classes and the data has 10"),
+        (lambda: ac.create_model("wrn_10_1", 10), ("layer7",), "--attention layer7: The network has no layer of that name"),
+        (lambda: ac.create_model("mobilenet_v2", 10), ("layer1",), "The teacher has no layer of that name"),
+        (
+            lambda: ac.create_model("resnet18", 10),
+            ("layer2",),
+            "the attention maps differ in size, 16x16 and the teacher's 4x4",
+        ),
+        (lambda: ac.create_model("wrn_10_1", 10), ("fc",), "the layer gives no images (N, C, H, W)"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(teacher: Any, attention: tuple[str, ...], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError) as caught:
+        built().taught_by_(teacher(), IMAGE, attention)
+    assert text in str(caught.value)
+
+
+# --- darts: what its own training needs -----------------------------------------------------------------------------
+
+
+def test_an_auxiliary_head_adds_two_fifths_of_its_loss_in_training_alone() -> None:
+    network = ac.create_model("darts", 10, channels=4, cells=3, auxiliary=True)
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([1, 2])
+    outputs = network.train()(images)
+    assert isinstance(outputs, WithAuxiliary)
+    expected = F.cross_entropy(outputs.logits, labels) + 0.4 * F.cross_entropy(outputs.auxiliary, labels)
+    assert cross_entropy(outputs, labels).item() == pytest.approx(expected.item())
+    assert network.eval()(images).shape == (2, 10)
+
+
+def test_paths_are_dropped_more_and_more_as_training_goes_on() -> None:
+    torch.manual_seed(0)
+    network = ac.create_model("darts", 10, channels=4, cells=3, drop_path=0.9).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    images = torch.randn(2, 3, 32, 32)
+    tell_progress_(network, 0.0)
+    assert torch.equal(network(images), network(images))
+    tell_progress_(network, 1.0)
+    assert not torch.equal(network(images), network(images))
+
+
+# --- runs, teachers, resuming ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(**changes: Any) -> TrainOptions:
+    asked = MethodOptions(substitute="hashed", budgets=("params=0.4",))
+    return TrainOptions(
+        **{
+            "model": "wrn_10_1",
+            "data": DataSpec("digits", limit=80),
+            "method": "substitute",
+            "method_options": asked,
+            "recipe": ac.recipe("quick").changed(epochs=2, batch_size=40),
+            **changes,
+        }
+    )
+
+
+def standard() -> TrainOptions:
+    return options(
+        method="standard", method_options=MethodOptions(), recipe=ac.recipe("quick").changed(epochs=1, batch_size=40)
+    )
+
+
+def test_a_run_with_a_teacher_resumes_to_the_same_bits_and_its_package_rebuilds_it(here: Path) -> None:
+    teacher = train(standard(), Path("teacher"))
+    whole = train(options(teacher=teacher.folder), Path("whole"))
+    settings = whole.config["method"]["settings"]
+    assert settings["attention"] == ["layer1", "layer2", "layer3"]
+    assert settings["substitution"]["substitute"] == "hashed"
+    assert whole.log()[-1]["train"]["attention"] > 0
+
+    class Killed(ac.Reporter):
+        def epoch(self, record: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(teacher=teacher.folder), Path("killed"), reporter=Killed())
+    resumed = resume(Path("killed"))
+    for one, other in zip(whole.method().network.parameters(), resumed.method().network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+    report = ac.extract_package(whole)
+    assert report.path.name == "small-substitute.safetensors"
+    assert report.package.parameters <= 0.4 * report.full_parameters
+    assert report.certificate.max_difference == 0
+    assert isinstance(ac.package_info(report.path).substitution, Substitution)
+    loaded = ac.load_package(report.path)
+    assert torch.equal(loaded(IMAGE), whole.method().network(IMAGE))
+    page = write_report(whole).read_text()
+    assert "hashed at" in page and "attention transfer at layer1, layer2, layer3" in page
+
+
+def test_a_teacher_that_changed_is_not_taken_for_the_same(here: Path) -> None:
+    weights = Path("teacher.pt")
+    torch.save(ac.create_model("wrn_10_1", 10).state_dict(), weights)
+
+    class Killed(ac.Reporter):
+        def epoch(self, record: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(teacher=weights), Path("run"), reporter=Killed())
+    torch.save(ac.create_model("wrn_10_1", 10).state_dict(), weights)
+    with pytest.raises(ac.AdjCompressError, match="is no longer the teacher that run began with"):
+        resume(Path("run"))
+    weights.unlink()
+    with pytest.raises(ac.AdjCompressError, match="does not exist: it takes a run's folder, a package or a weights file"):
+        resume(Path("run"))
+
+
+def test_a_teacher_comes_from_a_package(here: Path) -> None:
+    spec = ac.ModelSpec("wrn_10_1", 10, 32)
+    torch.manual_seed(0)
+    network = ac.substitute(randomise_(spec.build()), "low_rank", 0.5).eval()
+    plan = ac.plan_substitution(spec.build(), "low_rank", setting=0.5)
+    ac.save_package(network, "teacher.safetensors", model=spec, substitution=plan)
+    teacher, _ = read_teacher(Path("teacher.safetensors"), ac.ModelSpec("resnet18", 10))
+    assert torch.equal(teacher(IMAGE), network(IMAGE))
+
+
+def test_trained_weights_are_what_substitutes_start_from(here: Path) -> None:
+    torch.manual_seed(3)
+    model = randomise_(ac.create_model("wrn_10_1", 10))
+    torch.save(model.state_dict(), "trained.pt")
+    asked = MethodOptions(substitute="low_rank", setting=1.0, approximate=True, substitute_layers=("layer3.0.shortcut",))
+    method = SubstituteMethod.build(model, IMAGE, asked)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(method.network.eval()(images), model.eval()(images), rtol=1e-3, atol=1e-3)
+
+
+# --- under widths ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "setting"), [("low_rank", 0.3), ("shuffle", 2), ("shuffle", 4)])
+@pytest.mark.parametrize("model", ["wrn_10_2", "resnet18"])
+def test_a_substituted_network_is_the_full_one_of_an_adjoined_run(model: str, name: str, setting: float) -> None:
+    torch.manual_seed(0)
+    asked = MethodOptions(substitute=name, setting=setting, alphas=(2,))
+    method = AdjoinedMethod.build(randomise_(ac.create_model(model, 10)), IMAGE, asked)
+    small = method.network.extract("alpha2")
+    images = torch.randn(2, 3, 32, 32)
+    method.network.eval()
+    assert torch.equal(small(images), method.logits(images)["alpha2"])
+    assert ac.count(small, IMAGE).parameters < 0.75 * ac.count(method.network.full, IMAGE).parameters
+    again = AdjoinedMethod.restore(ac.create_model(model, 10), json.loads(json.dumps(method.settings())))
+    again.network.load_state_dict(method.network.state_dict())
+    assert torch.equal(again.network.eval().extract("alpha2")(images), small(images))
+    decays = [group for group in method.parameter_groups(1.0) if group["name"].startswith("substitutes")]
+    assert decays and all(group["weight_decay"] <= 1 for group in decays)
+    assert sum(len(group["params"]) for group in method.parameter_groups(1.0)) == len(list(method.network.parameters()))
+
+
+@pytest.mark.parametrize("name", ["hashed", "tensor_train", "tucker", "acdc", "aligned_tensor_train"])
+def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
+    asked = MethodOptions(substitute=name, setting=2 if name == "acdc" else 0.3, alphas=(2,))
+    with pytest.raises(ac.AdjCompressError, match=r"cannot be cut: .* \(low_rank and shuffle can be cut\)"):
+        AdjoinedMethod.build(ac.create_model("wrn_10_1", 10), IMAGE, asked)
+
+
+# --- what cannot be -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"method_options": MethodOptions()}, "--method substitute needs --substitute NAME"),
+        ({"method": "standard"}, "--substitute goes with --method substitute or adjoined, not with standard"),
+        ({"method": "dan"}, "--substitute goes with --method substitute or adjoined, not with dan"),
+        ({"attention": ("layer1",)}, "--attention needs a --teacher"),
+        ({"method": "adjoined", "teacher": Path("x")}, "--teacher goes with --method substitute, not with adjoined"),
+        ({"teacher": Path("nowhere")}, "--teacher nowhere does not exist: it takes a run's folder, a package or a weights"),
+        (
+            {"method": "adjoined", "method_options": MethodOptions(setting=0.3)},
+            "--setting belongs to a --substitute: name one, or leave --setting out",
+        ),
+        (
+            {"method_options": MethodOptions(substitute="hashed", setting=0.3, budgets=("params=0.4",))},
+            "--setting and --budget both say how large the substitutes are",
+        ),
+        (
+            {"method_options": MethodOptions(substitute="hashed", budgets=("macs=0.4",))},
+            "--budget macs=0.4: a substitute's budget is one number of parameters",
+        ),
+        ({"method_options": MethodOptions(substitute="hashed")}, "hashed needs either a setting or a number of parameters"),
+        (
+            {"method_options": MethodOptions(substitute="hashed", setting=0.3, alphas=(2,))},
+            "--method substitute cuts no widths: leave --alpha and --plan out",
+        ),
+        (
+            {"method_options": MethodOptions(substitute="hashed", setting=0.3, weight_decay_scaling="some")},
+            "--weight-decay-scaling 'some' is unknown. Choices: ",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(here: Path, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError) as caught:
+        train(options(**changes), Path("run"))
+    assert text in str(caught.value)
+    assert not Path("run").exists()
