@@ -19,11 +19,12 @@ README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
 OPTIONS = {
     "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan "
-    "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run "
+    "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run --model-option --substitute --setting "
+    "--substitute-layers --dense-layers --weight-decay-scaling --teacher --attention "
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
-    "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --int8 --calibration --max-drop "
-    "--int8-keep --int8-for --ranges --json --quiet",
+    "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
+    "--max-drop --int8-keep --int8-for --ranges --json --quiet",
     "bench": "--reference --threads --batch --target --engine --duration --table --model --image-size --classes --slim --json "
     "--quiet",
     "report": "-o --with --json --quiet",
@@ -218,12 +219,27 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
     [
         (("train", "--model", "resnet81"), "Model 'resnet81' is unknown. Choices: resnet18"),
         (("train", "--data", "cifar"), "Data 'cifar' is unknown. Choices: cifar10, cifar100"),
-        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, dan, standard."),
+        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, dan, standard, substitute."),
         (("train", "--method", "dan"), "--method dan needs a --budget, such as --budget macs=0.45"),
         (("train", "--method", "dan", "--budget", "macs=0.0001"), "the smallest possible is"),
         (("train", "--method", "dan", "--budget", "speed=2"), "the cost 'speed' is unknown. Choices: macs, params, latency"),
         (("train", "--method", "dan", "--budget", "latency=1ms"), "needs --table: measure one with adjcompress bench --table"),
         (("train", "--budget", "macs=0.5"), "--budget belongs to a search for widths, and --method adjoined does not search"),
+        (("train", "--method", "substitute"), "--method substitute needs --substitute NAME, such as low_rank"),
+        (("train", "--substitute", "low_rank"), "low_rank needs either a setting or a number of parameters"),
+        (("train", "--method", "dan", "--substitute", "low_rank"), "--substitute goes with --method substitute or adjoined"),
+        (("train", "--substitute", "tucker", "--setting", "0.3"), "cannot be cut: its weight is reconstructed as a whole"),
+        (
+            ("train", "--method", "substitute", "--substitute", "shuffle", "--budget", "params=1k"),
+            "A budget of 1,000 parameters is below the smallest that shuffle reaches on these layers",
+        ),
+        (
+            ("train", "--method", "substitute", "--substitute", "acdc", "--setting", "1.5"),
+            "acdc takes a whole number of layers",
+        ),
+        (("train", "--model-option", "depth"), "--model-option 'depth': NAME=VALUE is expected, such as drop_path=0.2"),
+        (("train", "--model-option", "depth=3"), "Model resnet18 does not take these arguments"),
+        (("train", "--model", "wrn_17_2"), "a wide residual network is wrn_DEPTH_WIDENING with a depth of 6 n + 4"),
         (("train", "--plan", "none.json"), "--plan none.json cannot be read"),
         (("bench", "a.onnx", "--classes", "10"), "--classes belongs to --table: give --table as well"),
         (("train", "--align", "wide"), "--align 'wide' is neither a number nor auto"),
@@ -284,6 +300,26 @@ def test_a_run_without_a_full_network_is_benchmarked_alone() -> None:
         assert run(*arguments).exit_code == 0
     bench = json.loads(run("bench", "--duration", "0.1", "--json").stdout)
     assert [timing["path"] for timing in bench["timings"]] == ["model.onnx"]
+
+
+def test_a_network_of_substitutes_goes_all_the_way(folder: Path) -> None:
+    short = ("--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_2")
+    assert run("train", *short, "--method", "standard", "--run", "runs/teacher").exit_code == 0
+    asked = ("--method", "substitute", "--substitute", "hashed", "--budget", "params=0.065", "--teacher", "runs/teacher")
+    trained = run("train", *short, *asked)
+    assert trained.exit_code == 0, trained.stderr
+    report = json.loads(run("extract", "--json").stdout)
+    assert report["name"] == "substitute" and report["certificate"]["max_difference"] == 0
+    assert report["parameters"] <= 0.065 * report["full_parameters"]
+    assert "6 layers are stored as what their weights are made of" in run("export", "small.onnx").output
+    dense = json.loads(run("export", "dense.onnx", "--materialise", "--json").stdout)
+    assert dense["kind"] == "float32 materialised" and dense["bytes"] > 1.5 * Path("small.onnx").stat().st_size
+    bench = json.loads(run("bench", "small.onnx", "dense.onnx", "--duration", "0.1", "--json").stdout)
+    assert all(timing["load_ms"] > 0 and timing["peak_memory_bytes"] > 0 for timing in bench["timings"])
+    beside = json.loads(run("bench", "--duration", "0.1", "--json").stdout)
+    assert Path(beside["timings"][-1]["path"]).name == "dense.onnx" and "runs/" in beside["timings"][-1]["path"]
+    page = Path("runs/latest/report.html").read_text()
+    assert "hashed at" in page and "substitute float32 materialised" in page and "--materialise" in page
 
 
 def test_a_resumed_run_keeps_its_precision() -> None:

@@ -49,6 +49,13 @@ def test_a_search_for_widths(tmp_path: Path) -> None:
     assert 0.98 <= max(parts[0] / 0.5, parts[1] / 0.4) <= 1 and "accuracy on the test split" in output
 
 
+def test_shrinking_a_trained_network(tmp_path: Path) -> None:
+    lines = python("shrink_trained.py", tmp_path).splitlines()
+    assert "tensor_train at setting" in lines[-4] and "in 12 layers" in lines[-4]
+    assert "of 691," in lines[-3] and "shrunk.onnx" in lines[-3]
+    assert (tmp_path / "shrunk.onnx").stat().st_size < 600_000  # 70 thousand parameters, dense it would be 0.5 MB
+
+
 def test_two_processes_on_one_machine(tmp_path: Path) -> None:
     command = [str(EXAMPLES / "several_processes.sh")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
