@@ -103,7 +103,7 @@ class Job:
         teacher = self.folder / TEACHER
         if part == 0:
             self.train(TEACHER, "standard", MethodOptions())
-        elif not (teacher / "results.json").is_file():
+        if part == parts - 1:
             self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"]))  # which needs no teacher
         for number, run in enumerate(runs(self.arguments.budgets)):
             if number % parts != part:
@@ -114,7 +114,6 @@ class Job:
                 substitute=run.substitute, budgets=(f"params={run.parameters}",), weight_decay_scaling=run.scaling
             )
             self.train(run.name, "substitute", options, teacher if run.attention else None)
-        self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"])) if part == 0 else None
 
 
 def measure(job: Job) -> None:

@@ -141,6 +141,19 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
             text,
         )
 
+    together = read("dan_together")
+    figures = together["figures"]
+    means, deviations = figures["over_uniform_mean"], figures["over_uniform_deviation"]
+    text = ", ".join(
+        f"{kind} {100 * means[kind]:+.2f} (deviation {100 * deviations[kind]:.2f})" for kind in means if kind != "uniform"
+    )
+    add(
+        together,
+        f"The same budget, all small networks in one full network, {figures['recipe']['epochs']} epochs, points over uniform "
+        f'widths (seeds {" and ".join(str(row["seed"]) for row in figures["rows"])}); "expected" is the tool\'s own decision',
+        text,
+    )
+
     job = read("dan_job")
     figures = job["figures"]
     small, test = figures["extract"], figures["train"]["test"]
