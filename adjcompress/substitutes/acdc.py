@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adjcompress.errors import AdjCompressError
 from adjcompress.substitutes.layer import Pair, Reconstructed
 
-FFT_FROM = 1024
+FFT_FROM = 320
 """From this size on the transform is faster by FFT than by a matrix product (benchmarks/substitute_step.py)."""
 _SWEEPS, _ENOUGH = 6, 1e-3
 
