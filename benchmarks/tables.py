@@ -79,6 +79,7 @@ def rows() -> list[tuple[str, str, str]]:
 
     deployed(add)
     searched(add)
+    substituted(add)
 
     weights = read("cifar_weights")
     known = weights["figures"]["test_accuracy_percent"]
@@ -187,6 +188,43 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
         add(step, f"Search step, {case}", text)
 
 
+def substituted(add: Callable[[dict[str, Any], str, str], None]) -> None:
+    """Structured substitutes: published counts, the step's price, what is faster, and what files cost at load."""
+    counts = read("substitute_counts")
+    rows = counts["figures"]["rows"]
+    same = sum(row["published_parameters"] == row["parameters_published_way"] for row in rows)
+    names = ", ".join(dict.fromkeys(row["network"] for row in rows))
+    add(
+        counts,
+        f"Published parameters of arXiv:1906.00859 to the integer, {names} and their substitutes",
+        f"{same} of {len(rows)}",
+    )
+
+    step = read("substitute_step")
+    text = ", ".join(
+        f"{row['substitute']} {row['setting']:g} {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        for row in step["figures"]["rows"]
+    )
+    batch, threads = step["figures"]["batch"], step["figures"]["threads"]
+    what = f"WRN-28-10 step, batch {batch}, {threads} thread{'s' * (threads > 1)}, over dense pointwise layers"
+    add(step, what, text)
+
+    latency = read("substitute_latency")
+    for channels in dict.fromkeys(row["channels"] for row in latency["figures"]["layers"]):
+        layers = [row for row in latency["figures"]["layers"] if row["channels"] == channels and row["layer"] != "dense"]
+        text = ", ".join(f"{row['layer']} ({row['macs_part']:.2f} of the MACs) {row['times_faster']:.2f}x" for row in layers)
+        side = layers[0]["side"]
+        add(latency, f"1x1 convolutions of {channels} channels, {side} x {side}, one thread, over dense", text)
+    for row in latency["figures"]["files"]:
+        made, dense = row["made"], row["materialised"]
+        text = (
+            f"{made['bytes'] / 1e6:.2f} MB, loads in {made['load_ms']:.0f} ms, {made['peak_memory_bytes'] / 1e6:.0f} MB in "
+            f"memory, {made['p50_ms']:.1f} ms; written dense {dense['bytes'] / 1e6:.2f} MB, {dense['load_ms']:.0f} ms, "
+            f"{dense['peak_memory_bytes'] / 1e6:.0f} MB, {dense['p50_ms']:.1f} ms"
+        )
+        add(latency, f"WRN-28-10 with {row['substitute']} {row['setting']:g}: ONNX file that makes its weights at load", text)
+
+
 NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}
 
 
@@ -230,10 +268,39 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def substitutes() -> str:
+    """Which substitute to choose when: every form at both budgets, beside the dense and the adjoined networks."""
+    result = read("substitutes")
+    figures = result["figures"]
+    rows = [row for row in figures["rows"] if row.get("attention", True) and row.get("scaling", "matrix") == "matrix"]
+    lines = ["| layer | parameters | MACs | ONNX file | one thread | top-1 |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines += [
+        f"| {row['substitute']}{'' if row['setting'] is None else ' ' + format(row['setting'], 'g')} | {row['parameters']:,} | "
+        f"{row['macs'] / 1e6:.2f} M | {row['onnx_bytes'] / 1e3:.0f} kB | {row['p50_ms']:.3f} ms | "
+        f"{100 * row['accuracy']:.2f} % |"
+        for row in sorted(rows, key=lambda row: (row.get("budget") or 10**9, -row["accuracy"]))
+    ]
+    lines += [
+        "",
+        f"{figures['model']}, CIFAR-10, {figures['images']:,} images, {figures['recipe']['epochs']} epochs, seed "
+        f"{figures['seed']}, `{result['command']}`; with and without attention transfer and scaled decay: "
+        "[benchmarks/results/substitutes.md](benchmarks/results/substitutes.md).",
+    ]
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
+    START: (END, table),
+    "<!-- substitutes: python benchmarks/tables.py --write -->": ("<!-- end of substitutes -->", substitutes),
+}
+
+
 def with_table(text: str) -> str:
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    for start, (end, render) in BLOCKS.items():
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{render()}\n{end}{after}"
+    return text
 
 
 def main() -> None:
