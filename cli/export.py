@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--materialise",
     is_flag=True,
-    help="Write substitutes as dense weights: a larger file that runs the same.",
+    help="Write reconstructed layers as dense weights: a larger file that runs the same.",
 )
 @click.option(
     "--tolerance",

@@ -30,7 +30,7 @@ def main() -> None:
     budget = int(arguments.parameters * ac.count(dense, example).parameters)
     plan = ac.plan_substitution(dense, arguments.substitute, parameters=budget)
     network = ac.apply_substitution(dense, plan, approximate=True)
-    method = SubstituteMethod(network, plan)
+    method = SubstituteMethod(network, plan, ac.count(dense, example).parameters)
     method.taught_by_(dense, example)
     run = ac.fit(method, data, recipe, f"runs/{arguments.substitute}", model=spec)
 

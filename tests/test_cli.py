@@ -226,6 +226,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--method", "dan", "--budget", "latency=1ms"), "needs --table: measure one with adjcompress bench --table"),
         (("train", "--budget", "macs=0.5"), "--budget belongs to a search for widths, and --method adjoined does not search"),
         (("train", "--method", "substitute"), "--method substitute needs --substitute NAME, such as low_rank"),
+        (("train", "--method", "substitute", "--budget", "params=0.4"), "--method substitute needs --substitute NAME"),
         (("train", "--substitute", "low_rank"), "low_rank needs either a setting or a number of parameters"),
         (("train", "--method", "dan", "--substitute", "low_rank"), "--substitute goes with --method substitute or adjoined"),
         (("train", "--substitute", "tucker", "--setting", "0.3"), "cannot be cut: its weight is reconstructed as a whole"),

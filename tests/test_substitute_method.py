@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from conftest import randomise_
@@ -20,6 +22,7 @@ from adjcompress.models.darts import WithAuxiliary
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitute, Substitution
 from adjcompress.substitutes.attention import attention_loss, attention_map, attention_of, stages
+from adjcompress.substitutes.hashed import Hashed
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.rebuild import read_teacher
 
@@ -185,7 +188,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def options(**changes: Any) -> TrainOptions:
-    asked = MethodOptions(substitute="hashed", budgets=("params=0.4",))
+    asked = MethodOptions(substitute="hashed", budgets=("params=0.15",))
     return TrainOptions(
         **{
             "model": "wrn_10_1",
@@ -224,7 +227,7 @@ def test_a_run_with_a_teacher_resumes_to_the_same_bits_and_its_package_rebuilds_
 
     report = ac.extract_package(whole)
     assert report.path.name == "small-substitute.safetensors"
-    assert report.package.parameters <= 0.4 * report.full_parameters
+    assert report.package.parameters <= 0.15 * report.full_parameters
     assert report.certificate.max_difference == 0
     assert isinstance(ac.package_info(report.path).substitution, Substitution)
     loaded = ac.load_package(report.path)
@@ -256,9 +259,82 @@ def test_a_teacher_comes_from_a_package(here: Path) -> None:
     torch.manual_seed(0)
     network = ac.substitute(randomise_(spec.build()), "low_rank", 0.5).eval()
     plan = ac.plan_substitution(spec.build(), "low_rank", setting=0.5)
-    ac.save_package(network, "teacher.safetensors", model=spec, substitution=plan)
-    teacher, _ = read_teacher(Path("teacher.safetensors"), ac.ModelSpec("resnet18", 10))
+    data = ac.load_data("digits")
+    of_data = {"classes": data.classes, "preprocessing": data.preprocessing}
+    ac.save_package(network, "teacher.safetensors", model=spec, substitution=plan, **of_data)
+    teacher, _ = read_teacher(Path("teacher.safetensors"), ac.ModelSpec("resnet18", 10), data)
     assert torch.equal(teacher(IMAGE), network(IMAGE))
+
+
+def test_a_teacher_of_other_classes_or_images_or_no_package_is_refused(here: Path) -> None:
+    spec, data = ac.ModelSpec("wrn_10_1", 10, 32), ac.load_data("digits")
+    names = tuple(f"animal{number}" for number in range(10))
+    ac.save_package(spec.build(), "animals.safetensors", model=spec, classes=names, preprocessing=data.preprocessing)
+    with pytest.raises(ac.AdjCompressError, match=r"knows 10 classes \(animal0, animal1, animal2, ...\) and the data has 10"):
+        read_teacher(Path("animals.safetensors"), spec, data)
+    other = dataclasses.replace(data.preprocessing, mean=(0.1, 0.2, 0.3))
+    ac.save_package(spec.build(), "grey.safetensors", model=spec, classes=data.classes, preprocessing=other)
+    with pytest.raises(ac.AdjCompressError, match="give one that was trained on images normalised alike"):
+        read_teacher(Path("grey.safetensors"), spec, data)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, "odd.safetensors", {"adjcompress": "{}"})
+    with pytest.raises(ac.AdjCompressError, match="a package of format 1 is expected"):
+        read_teacher(Path("odd.safetensors"), spec, data)
+
+
+@pytest.mark.parametrize("precision", ["64", "bf16"])
+def test_a_teacher_teaches_in_every_precision(here: Path, precision: str) -> None:
+    torch.save(ac.create_model("wrn_10_1", 10).state_dict(), "teacher.pt")
+    one = ac.recipe("quick").changed(epochs=1, batch_size=40)
+    run = train(options(teacher=Path("teacher.pt"), recipe=one), Path("run"), ac.Hardware(precision=precision))
+    assert run.log()[-1]["train"]["attention"] > 0
+
+
+def test_averaged_weights_leave_a_hash_what_it_is(here: Path) -> None:
+    averaged = ac.recipe("quick").changed(epochs=2, batch_size=8, ema=0.9)
+    run = train(options(recipe=averaged), Path("run"))
+    last = run.log()[-1]["validation"]["substitute"]["loss"]
+    network = run.method().network.eval()
+    data = run.data()
+    images, labels = data.preprocessing.normalise(data.validation.images), data.validation.labels  # type: ignore[attr-defined]
+    assert F.cross_entropy(network(images), labels).item() == pytest.approx(last, rel=1e-3)
+    for layer in (module for module in network.modules() if isinstance(module, Hashed)):
+        assert torch.equal(layer.order, Hashed(layer.inputs, layer.outputs, layer.setting).order)
+
+
+def test_attention_at_a_layer_that_is_worked_on_in_place() -> None:
+    torch.manual_seed(0)
+    method = built("low_rank", "vgg11_bn")
+    method.taught_by_(ac.create_model("vgg11_bn", 10), IMAGE, ("features.5", "features.9"))
+    method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), 0.0).total.backward()
+
+
+def test_depthwise_kernels_of_one_pixel_decay_as_all_others_do() -> None:
+    method = built("shuffle", "resnet18", setting=2)
+    decays = groups_by_parameter(method)
+    assert decays["layer2.0.downsample.0.depthwise.weight"] == decays["layer2.0.conv1.depthwise.weight"] == 1.0
+
+
+def test_by_the_network_the_decay_under_widths_is_that_of_the_substituted_network() -> None:
+    asked = MethodOptions(substitute="low_rank", setting=0.1, weight_decay_scaling="network")
+    torch.manual_seed(0)
+    alone = SubstituteMethod.build(ac.create_model("wrn_10_1", 10), IMAGE, asked)
+    torch.manual_seed(0)
+    method = AdjoinedMethod.build(ac.create_model("wrn_10_1", 10), IMAGE, dataclasses.replace(asked, alphas=(2,)))
+    again = AdjoinedMethod.restore(ac.create_model("wrn_10_1", 10), json.loads(json.dumps(method.settings())))
+    decays = [
+        {group["weight_decay"] for group in each.parameter_groups(1.0) if group["name"].startswith("substitutes")}
+        for each in (alone, method, again)
+    ]
+    assert decays[0] == decays[1] == decays[2] and len(decays[0]) == 1
+
+
+def test_an_auxiliary_head_is_not_cut_and_paths_are_dropped_under_widths_too() -> None:
+    small = {"channels": 8, "cells": 3}
+    with pytest.raises(ac.AdjCompressError, match="A network with an auxiliary head cannot be cut"):
+        AdjoinedMethod.build(ac.create_model("darts", 10, auxiliary=True, **small), IMAGE, MethodOptions(alphas=(2,)))
+    method = AdjoinedMethod.build(ac.create_model("darts", 10, drop_path=0.5, **small), IMAGE, MethodOptions(alphas=(2,)))
+    method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), 0.75)
+    assert method.network.full.progress == method.network.smalls["alpha2"].progress == 0.75
 
 
 def test_trained_weights_are_what_substitutes_start_from(here: Path) -> None:
@@ -306,6 +382,18 @@ def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"method_options": MethodOptions(budgets=("params=0.4",))}, "--method substitute needs --substitute NAME"),
+        ({"model_options": {"num_classes": 5}}, "--model-option num_classes: the data and --model say that already"),
+        ({"model": "darts", "model_options": {"cells": "a"}}, "Model darts needs 3 cells or more"),
+        ({"model": "darts", "model_options": {"drop_path": 1.5}}, "drop_path=1.5 must be at least 0 and below 1"),
+        (
+            {"model": "googlenet", "model_options": {"aux_logits": True}, "data": DataSpec("digits", 64, limit=80)},
+            "gives GoogLeNetOutputs in training, where logits (N, classes) are expected",
+        ),
+        (
+            {"method_options": MethodOptions(substitute="hashed", setting=0.3, slim=("layer2",))},
+            "--method substitute cuts no widths, so --slim would do nothing",
+        ),
         ({"method_options": MethodOptions()}, "--method substitute needs --substitute NAME"),
         ({"method": "standard"}, "--substitute goes with --method substitute or adjoined, not with standard"),
         ({"method": "dan"}, "--substitute goes with --method substitute or adjoined, not with dan"),
@@ -327,7 +415,7 @@ def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
         ({"method_options": MethodOptions(substitute="hashed")}, "hashed needs either a setting or a number of parameters"),
         (
             {"method_options": MethodOptions(substitute="hashed", setting=0.3, alphas=(2,))},
-            "--method substitute cuts no widths: leave --alpha and --plan out",
+            "--method substitute cuts no widths, so --alpha would do nothing: leave it out",
         ),
         (
             {"method_options": MethodOptions(substitute="hashed", setting=0.3, weight_decay_scaling="some")},

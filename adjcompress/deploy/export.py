@@ -163,6 +163,11 @@ def export_package(
     pixels = first_pixels(data, data.validation, max(_BATCHES))
     example = pixels if options.preprocess else data.preprocessing.normalise(pixels)
     network, metadata = load_package(package), onnx_metadata(info)
+    if options.materialise and not any(isinstance(module, Reconstructed) for module in network.modules()):
+        raise AdjCompressError(
+            f"--materialise: no layer of {package} makes its weight of fewer numbers (tensor_train, tucker, hashed and acdc "
+            "do): leave it out."
+        )
     if int8 is None:
         return export_onnx(network, path, example, options, preprocessing=data.preprocessing, metadata=metadata)
     _check_options(path, options)

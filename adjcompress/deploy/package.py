@@ -22,11 +22,9 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
 from adjcompress.models import ModelSpec, state_checksum
 from adjcompress.substitutes import Substitution
-from adjcompress.training.rebuild import PACKAGE_KEY, rebuild
+from adjcompress.training.rebuild import PACKAGE_FORMAT, PACKAGE_KEY, rebuild
 from adjcompress.version import versions
 from adjcompress.widths import Certificate, WidthPlan
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def save_package(
         versions=versions(),
         substitution=substitution,
     )
-    content = {"format": FORMAT, "sha256": state_checksum(state), **info.to_json()}
+    content = {"format": PACKAGE_FORMAT, "sha256": state_checksum(state), **info.to_json()}
     with written_aside(path) as aside:
         aside.write_bytes(safetensors.torch.save(state, {PACKAGE_KEY: json.dumps(content)}))
     return info
@@ -175,9 +173,9 @@ def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
         content = json.loads(metadata[PACKAGE_KEY])
         written = content.pop("format")
         checksum = content.pop("sha256", None)
-        if written != FORMAT:
+        if written != PACKAGE_FORMAT:
             raise AdjCompressError(
-                f"{path} has package format {written}; this version reads format {FORMAT}: "
+                f"{path} has package format {written}; this version reads format {PACKAGE_FORMAT}: "
                 f"install adjcompress {content.get('versions', {}).get('adjcompress', 'of a newer version')}."
             )
         info = PackageInfo.from_json(content)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
-from adjcompress.methods.substitute import dense_parameter_count, scaled_groups, substituted
+from adjcompress.methods.substitute import scaled_groups, substituted
+from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
 from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
@@ -32,14 +33,17 @@ class AdjoinedMethod:
         detach: bool = False,
         substitution: Substitution | None = None,
         scaling: str = "matrix",
+        dense_parameters: int = 0,
     ) -> None:
         self.network = network
-        self.substitution, self.scaling = substitution, scaling
+        self.substitution, self.scaling, self.dense_parameters = substitution, scaling, dense_parameters
         self.schedule, self.weight, self.detach = schedule, weight, detach
         self._weight_at = pick(SCHEDULES, schedule, "Schedule")
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
+        refuse_auxiliary(model)
+        dense = sum(parameter.numel() for parameter in model.parameters())
         model, substitution = substituted(model, options)
         if options.plan is not None:
             check_plan_alone(options)
@@ -51,7 +55,7 @@ class AdjoinedMethod:
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
         network, scaling = AdjoinedNetwork(model, plans, mask), options.weight_decay_scaling
-        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling)
+        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -62,8 +66,8 @@ class AdjoinedMethod:
             model = apply_substitution(model, substitution)
         mask = RandomMask(**settings["mask"]) if settings["mask"] else None
         network = AdjoinedNetwork(model, plans, mask)
-        scaling = settings.get("scaling", "matrix")
-        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, scaling)
+        of_substitutes = (settings.get("scaling", "matrix"), settings.get("dense_parameters", 0))
+        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, *of_substitutes)
 
     def settings(self) -> dict[str, Any]:
         mask = self.network.mask
@@ -73,10 +77,17 @@ class AdjoinedMethod:
             "schedule": self.schedule,
             "weight": self.weight,
             "detach": self.detach,
-            **({"substitution": self.substitution.to_json(), "scaling": self.scaling} if self.substitution else {}),
+            **(self._of_substitutes() if self.substitution else {}),
         }
 
+    def _of_substitutes(self) -> dict[str, Any]:
+        assert self.substitution is not None
+        kept = {"scaling": self.scaling, "dense_parameters": self.dense_parameters}
+        return {"substitution": self.substitution.to_json(), **kept}
+
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
+        for network in (self.network.full, *self.network.smalls.values()):
+            tell_progress_(network, progress)
         full, smalls = self.network(images)
         weight = self.weight * self._weight_at(progress)
         loss = adjoint_loss(full, smalls, labels, weight, self.detach)
@@ -87,7 +98,7 @@ class AdjoinedMethod:
         if self.substitution is None:
             return decay_groups(self.network, weight_decay)
         full = self.network.full  # the small networks' layers are views of its
-        return scaled_groups(self.network, weight_decay, self.scaling, dense_parameter_count(full), of=full)
+        return scaled_groups(self.network, weight_decay, self.scaling, self.dense_parameters, of=full)
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.network(images)

@@ -26,6 +26,7 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.machine import TARGET_CORES
 from adjcompress.methods.adjoined import AdjoinedMethod
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
+from adjcompress.methods.supervised import refuse_auxiliary
 from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
@@ -102,6 +103,7 @@ class SearchMethod:
             raise AdjCompressError("--method dan needs a --budget, such as --budget macs=0.45, or the --plan of another run.")
         if options.beta:
             raise AdjCompressError("--beta thins the weights of a fixed small network: leave it out with --method dan.")
+        refuse_auxiliary(model)
         budgets = parse_budgets(options.budgets)
         candidates = candidate_widths(
             model, example, options.alphas or CANDIDATES, options.slim, options.keep, options.align, options.width_step

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adjcompress.errors import AdjCompressError
 from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan
-from adjcompress.widths.channels import NORMS
+from adjcompress.widths.channels import NORMS, Convolution
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,9 @@ def decay_groups(network: nn.Module, weight_decay: float, apart: Collection[int]
     still = {id(parameter) for module in network.modules() if isinstance(module, NORMS) for parameter in module.parameters()}
     decaying: list[nn.Parameter] = []
     steady: list[nn.Parameter] = []
+    kernels = {id(module.weight) for module in network.modules() if isinstance(module, Convolution)}
     for parameter in (parameter for parameter in network.parameters() if id(parameter) not in apart):
-        one_dimensional = parameter.numel() == max(parameter.shape, default=1)
+        one_dimensional = parameter.numel() == max(parameter.shape, default=1) and id(parameter) not in kernels
         (steady if id(parameter) in still or one_dimensional else decaying).append(parameter)
     groups = [
         {"name": "decay", "params": decaying, "weight_decay": weight_decay},

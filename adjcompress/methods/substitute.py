@@ -33,34 +33,35 @@ class TeacherFile:
 
 
 class SubstituteMethod:
-    """Cross-entropy, and attention transfer where there is a teacher, on a network with substitutes."""
+    """Cross-entropy, and attention transfer where there is a teacher, on a network with substitutes.
+
+    `substitution` is how `network` came of its dense one, which had `dense_parameters`.
+    """
 
     name = "substitute"
     deployable = "substitute"
     prepared_by: type[Search] | None = None
     halves = False
+    substitution: Substitution | None
 
     def __init__(
         self,
         network: nn.Module,
-        substitution: Substitution | None = None,
-        dense_parameters: int | None = None,
+        substitution: Substitution,
+        dense_parameters: int,
         scaling: str = "matrix",
         attention: Sequence[str] = (),
         teacher_file: TeacherFile | None = None,
     ) -> None:
         pick(SCALINGS, scaling, "--weight-decay-scaling")
         self.network, self.substitution, self.scaling = network, substitution, scaling
-        self.dense_parameters = dense_parameters or dense_parameter_count(network)
+        self.dense_parameters = dense_parameters
         self.attention, self.teacher_file = tuple(attention), teacher_file
         self.teacher: nn.Module | None = None
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SubstituteMethod:
-        if options.alphas or options.plan is not None:
-            raise AdjCompressError(
-                "--method substitute cuts no widths: leave --alpha and --plan out, or use --method adjoined."
-            )
+        check_no_widths(options)
         network, substitution = substituted(model, options)
         if substitution is None:
             raise AdjCompressError(
@@ -100,8 +101,9 @@ class SubstituteMethod:
 
     def settings(self) -> dict[str, Any]:
         file = self.teacher_file
+        assert self.substitution is not None
         return {
-            "substitution": self.substitution.to_json() if self.substitution else None,
+            "substitution": self.substitution.to_json(),
             "dense_parameters": self.dense_parameters,
             "scaling": self.scaling,
             "attention": list(self.attention),
@@ -121,8 +123,7 @@ class SubstituteMethod:
         """The teacher's maps."""
         if self.teacher is None:
             raise AdjCompressError("Attention transfer needs its teacher: call taught_by_ before the training goes on.")
-        if next(self.teacher.parameters()).device != images.device:
-            self.teacher.to(images.device)
+        self.teacher.to(images.device, images.dtype)
         with torch.no_grad(), attention_of(self.teacher, self.attention) as maps:
             self.teacher(images)
         return maps
@@ -141,6 +142,17 @@ class SubstituteMethod:
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}
+
+
+def check_no_widths(options: MethodOptions) -> None:
+    """Refuse what belongs to networks that are cut."""
+    nothing = MethodOptions()
+    for option, names in {"--alpha": "alphas", "--plan": "plan", "--slim": "slim", "--keep": "keep", "--align": "align",
+                          "--beta": "beta", "--schedule": "schedule", "--detach": "detach"}.items():  # fmt: skip
+        if getattr(options, names) != getattr(nothing, names):
+            raise AdjCompressError(
+                f"--method substitute cuts no widths, so {option} would do nothing: leave it out, or take --method adjoined."
+            )
 
 
 def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Substitution | None]:
@@ -193,13 +205,3 @@ def scaled_groups(
             for decay, parameters in by_decay.items()
         ),
     ]
-
-
-def dense_parameter_count(network: nn.Module) -> int:
-    """Parameters of the network whose 1x1 matrices the substitutes stand for, depthwise kernels as they are."""
-    saved = sum(
-        layer.dense_parameters - sum(parameter.numel() for parameter in layer.compressed())
-        for layer in network.modules()
-        if isinstance(layer, Substitute)
-    )
-    return sum(parameter.numel() for parameter in network.parameters()) + saved

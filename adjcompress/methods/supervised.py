@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError
 from adjcompress.models.darts import Darts, WithAuxiliary
 
 _AUXILIARY = 0.4  # arXiv:1806.09055, appendix A
@@ -15,6 +16,15 @@ def cross_entropy(outputs: Tensor | WithAuxiliary, labels: Tensor) -> Tensor:
     if isinstance(outputs, WithAuxiliary):
         return cross_entropy(outputs.logits, labels) + _AUXILIARY * cross_entropy(outputs.auxiliary, labels)
     return F.cross_entropy(outputs, labels)  # in float32 under autocast
+
+
+def refuse_auxiliary(network: nn.Module) -> None:
+    """Refuse an auxiliary head where widths are cut: it is not seen in evaluation mode, by which they are found."""
+    if getattr(network, "auxiliary", None) is not None:
+        raise AdjCompressError(
+            "A network with an auxiliary head cannot be cut: leave --model-option auxiliary=true out, or train it with "
+            "--method standard or substitute."
+        )
 
 
 def tell_progress_(network: nn.Module, progress: float) -> None:

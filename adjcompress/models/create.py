@@ -6,6 +6,7 @@ Three kinds of name: one of ours or of torchvision ("xresnet50", "resnet50"), "t
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import sys
@@ -56,6 +57,8 @@ class ModelSpec:
 
     def build(self) -> nn.Module:
         """A new network with fresh weights, (N, 3, image_size, image_size) -> (N, num_classes)."""
+        for option in self.options.keys() & {"name", "num_classes", "image_size"}:
+            raise AdjCompressError(f"--model-option {option}: the data and --model say that already; leave it out.")
         return create_model(self.name, self.num_classes, self.image_size, **self.options)
 
     def to_json(self) -> dict[str, Any]:
@@ -155,13 +158,22 @@ def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any])
 
 
 def check_takes(network: nn.Module, example: Tensor, name: str) -> None:
-    """Run a network once on an image batch (N, C, H, W); one that cannot take its size is refused before training."""
+    """Run a network once on an image batch (N, C, H, W), in evaluation and in training mode; the network is left as it was.
+
+    One that cannot take its size, or gives no logits, is refused before training.
+    """
     training = network.training
     try:
         with torch.no_grad():
             network.eval()(example)
+            trained = copy.deepcopy(network).train()(example[:1].repeat(2, 1, 1, 1))  # what exists in training only as well
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         size = "x".join(str(side) for side in example.shape[-2:])
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise AdjCompressError(f"Model {name} does not take {size} images ({text}): choose another --image-size.") from error
     network.train(training)
+    if not isinstance(trained, Tensor | darts.WithAuxiliary):
+        raise AdjCompressError(
+            f"Model {name} gives {type(trained).__name__} in training, where logits (N, classes) are expected: leave auxiliary "
+            "classifiers out."
+        )

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError
+
 # Two (operation, input) for each of a cell's four nodes; inputs 0 and 1 are the two cells before, 2 to 5 the nodes.
 _NORMAL = (("sep", 0), ("sep", 1), ("sep", 0), ("sep", 1), ("sep", 1), ("skip", 0), ("skip", 0), ("dil", 2))
 _REDUCE = (("max", 0), ("max", 1), ("skip", 2), ("max", 1), ("max", 0), ("skip", 2), ("skip", 2), ("max", 1))
@@ -99,6 +101,12 @@ class Darts(nn.Module):
 
     def __init__(self, num_classes: int, channels: int, cells: int, auxiliary: bool, drop_path: float) -> None:
         super().__init__()
+        if not (isinstance(cells, int) and cells >= 3 and isinstance(channels, int) and channels >= 2 and channels % 2 == 0):
+            raise AdjCompressError(
+                f"Model darts needs 3 cells or more and an even number of channels, not {cells} and {channels}."
+            )
+        if not (isinstance(drop_path, float | int) and 0 <= drop_path < 1):
+            raise AdjCompressError(f"Model darts: drop_path={drop_path} must be at least 0 and below 1.")
         self.drop_path = drop_path
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         self.stem = nn.Sequential(nn.Conv2d(3, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))

@@ -37,7 +37,7 @@ class Acdc(Reconstructed):
 
     @classmethod
     def check(cls, inputs: int, outputs: int, setting: float) -> None:
-        if setting != int(setting) or setting < 1:
+        if not float(setting).is_integer() or setting < 1:
             raise AdjCompressError(f"acdc takes a whole number of layers from 1 on as its setting, not {setting:g}.")
         if max(inputs, outputs) % 2:
             raise AdjCompressError(
@@ -102,7 +102,7 @@ class Acdc(Reconstructed):
             right = behind[number]
             normal = (before.T @ before) * (right @ right.T)
             wanted = (before.T @ target * right).sum(1)
-            ridge = 1e-9 * normal.diagonal().mean()
+            ridge = 1e-9 * normal.diagonal().mean() + 1e-30  # of a matrix of zeros too
             diagonal.copy_(torch.linalg.solve(normal + ridge * torch.eye(self.size, dtype=torch.double), wanted))
             before = (before * diagonal) @ moves[number % 2]
         return float((self._folded(before) - target).square().sum())

@@ -41,7 +41,7 @@ def attention_of(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str
     for name in layers:
 
         def see(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-            maps[name] = attention_map(output)  # at once: what follows may work in place
+            maps[name] = attention_map(output.clone())  # what follows may work on it in place
 
         hooks.append(network.get_submodule(name).register_forward_hook(see))
     try:
@@ -54,18 +54,22 @@ def attention_of(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str
 def stages(network: nn.Module, example: Tensor) -> tuple[str, ...]:
     """The stages of a network, by name: its children called layer1, stage1, denseblock1 and so on.
 
-    Where there are none, of the blocks of its longest chain (MobileNetV2's features.0 to features.18) the last at each
-    resolution, but the first. A network without either raises an AdjCompressError.
+    Where there are none, of the blocks of its longest outermost chain (MobileNetV2's features.0 to features.18) the last at
+    each resolution, but the first. A network without either raises an AdjCompressError.
     """
     named = [name for name, _ in network.named_modules() if name.count(".") <= 1 and _STAGE.search(name)]
     tops = [name for name in named if not any(name.startswith(f"{other}.") for other in named)]
     if len(tops) > 1:
         return tuple(tops)
     chains = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Sequential | nn.ModuleList)]
-    name, chain = max(chains, key=lambda item: len(item[1]), default=("", nn.Sequential()))
+    name, chain = max(chains, key=lambda item: (-item[0].count("."), len(item[1])), default=("", nn.Sequential()))
     blocks = [f"{name}.{number}" if name else str(number) for number in range(len(chain))]
     sides = _sides(network, blocks, example)
-    images = [block for block in blocks if block in sides and min(sides[block]) > 1]
+    # A pool alone is no stage: it looks where the block before it looked.
+    images = [
+        block for block in blocks
+        if block in sides and min(sides[block]) > 1 and "Pool" not in type(network.get_submodule(block)).__name__
+    ]  # fmt: skip
     ends = [one for one, other in zip(images, [*images[1:], ""], strict=True) if sides.get(other) != sides[one]]
     if len(ends) < 2:
         raise AdjCompressError(f"The stages of {type(network).__name__} cannot be guessed: name layers with --attention.")

@@ -30,7 +30,7 @@ from adjcompress.widths.planning import named_by
 SUBSTITUTES: dict[str, type[Substitute]] = {
     kind.name: kind for kind in (LowRank, LinearShuffle, TensorTrain, AlignedTensorTrain, Tucker, Hashed, Acdc)
 }
-_FINEST = 10_000  # shares are searched in steps of 1 / this
+_FINEST = 100_000  # shares are searched in steps of 1 / this
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def plan_substitution(
 ) -> Substitution:
     """Choose the layers of `network`, and, where `parameters` are given, the largest setting within that many.
 
-    By default every ungrouped convolution but the first, the classifier and what the network's own `dense_layers` name;
-    with `layers`, patterns of names, those. `dense` are patterns of layers that stay. A budget that no setting meets, or that
-    the dense network meets, and a layer whose weight another layer shares, are AdjCompressErrors.
+    By default every ungrouped convolution but the first, the classifier, squeeze-excitations and what the network's own
+    `dense_layers` name; with `layers`, patterns of names, those. `dense` are patterns of layers that stay. A budget that no
+    setting meets, or that needs none, and a layer whose weight another layer shares, are AdjCompressErrors.
     """
     kind = pick(SUBSTITUTES, substitute, "Substitute")
     chosen = _chosen(network, layers, dense)
@@ -129,7 +129,7 @@ def _replacement(layer: nn.Conv2d, kind: type[Substitute], setting: float, appro
     substituted: Substitute
     if issubclass(kind, LinearShuffle):
         padding = layer.padding if isinstance(layer.padding, str) else _pair(layer.padding)
-        substituted = shuffle = kind(inputs, outputs, setting, stride, has_bias, kernel, padding, dilation)
+        substituted = shuffle = kind(inputs, outputs, setting, stride, has_bias, kernel, padding, dilation, layer.padding_mode)
         if weight is not None:
             shuffle.approximate_kernel_(weight)
     elif is_pointwise(layer):
@@ -185,7 +185,9 @@ def dense_kernel(module: nn.Module) -> Tensor:
 def _chosen(network: nn.Module, layers: Sequence[str] | None, dense: Sequence[str]) -> dict[str, nn.Conv2d]:
     """The convolutions to replace, by name."""
     found = {name: module for name, module in network.named_modules() if type(module) is nn.Conv2d and module.groups == 1}
-    own = getattr(network, "dense_layers", ())
+    # They look at one pixel: their matrices cost next to nothing.
+    squeezes = [name for name, module in network.named_modules() if "SqueezeExcit" in type(module).__name__]
+    own = (*getattr(network, "dense_layers", ()), *squeezes)
     first = next((name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), "")
     last = {name.rpartition(".")[0] for name in classifier_names(network)}
     for option, patterns in (("--substitute-layers", layers or ()), ("--dense-layers", dense)):
@@ -215,9 +217,9 @@ def _refuse_shared(network: nn.Module, chosen: Mapping[str, nn.Conv2d]) -> None:
     for name, module in chosen.items():
         others = [other for other in users[id(module.weight)] if other != name]
         if others:
+            stay = " ".join(f"--dense-layers {one}" for one in (name, *others) if one in chosen)
             raise AdjCompressError(
-                f"Layer {name} cannot be replaced: {shortened(others)} shares its weight. "
-                f"Leave them dense: --dense-layers {name} --dense-layers {others[0]}."
+                f"Layer {name} cannot be replaced: {shortened(others)} shares its weight. Leave it dense: {stay}."
             )
 
 
@@ -269,6 +271,12 @@ def _of_one(layer: nn.Conv2d, kind: type[Substitute], setting: float) -> int:
     return spatial + kind.parameter_count(layer.in_channels, layer.out_channels, setting)
 
 
+def _depthwise_separable(layer: nn.Conv2d) -> int:
+    """Parameters of a depthwise and a dense 1x1 convolution in a convolution's place, without bias."""
+    spatial = 0 if is_pointwise(layer) else layer.in_channels * math.prod(_pair(layer.kernel_size))
+    return spatial + layer.in_channels * layer.out_channels
+
+
 def _largest_setting(
     network: nn.Module, kind: type[Substitute], name: str, layers: Mapping[str, nn.Conv2d], parameters: int
 ) -> float:
@@ -279,6 +287,14 @@ def _largest_setting(
             f"A budget of {parameters:,} parameters is above the dense network's {dense:,}: nothing is to be replaced. "
             "Ask for less."
         )
+
+    if not issubclass(kind, LinearShuffle):
+        separable = dense + sum(_depthwise_separable(layer) - layer.weight.numel() for layer in layers.values())
+        if parameters > separable:
+            raise AdjCompressError(
+                f"A budget of {parameters:,} parameters is above the {separable:,} of depthwise convolutions with dense 1x1 "
+                f"ones on these layers, which {name} is to make smaller. Ask for less."
+            )
 
     def within(setting: float) -> bool:
         return _parameters(network, kind, layers, setting) <= parameters

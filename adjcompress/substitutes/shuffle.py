@@ -21,8 +21,9 @@ _SWEEPS = 20
 class ChannelShuffle(nn.Module):
     """Interleaves `groups` blocks of channels: (N, C, H, W) -> the same; output j groups + i is input i (C / groups) + j.
 
-    `selection` (C, C) is 1 where an output is an input: by it the surgery knows such a layer and cuts both sides. An output
-    whose input was cut is zero.
+    `selection` (C, C) is 1 where an output is an input: by it the surgery knows such a layer and cuts both sides, the inputs
+    by whole groups. An output whose input was cut is zero: of a layer cut to 1 / alpha, 1 - 1 / alpha of the channels that are
+    left in the middle. They are computed all the same, which costs a cut shuffle network some of what it saves.
     """
 
     selection: Tensor
@@ -61,19 +62,21 @@ class LinearShuffle(Substitute):
         kernel: Pair = (1, 1),
         padding: Pair | str = (0, 0),
         dilation: Pair = (1, 1),
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__(inputs, outputs, setting, stride)
         self.groups, middle = groups_for(inputs, outputs, setting), self.middle(outputs)
         self.reduce = nn.Conv2d(inputs, middle, 1, groups=self.groups, bias=False)
         self.shuffle = ChannelShuffle(middle, self.groups)
-        self.depthwise = nn.Conv2d(middle, middle, kernel, stride, padding, dilation, groups=middle, bias=False)
+        spatial = {"stride": stride, "padding": padding, "dilation": dilation, "padding_mode": padding_mode}
+        self.depthwise = nn.Conv2d(middle, middle, kernel, groups=middle, bias=False, **spatial)  # type: ignore[arg-type]
         self.expand = nn.Conv2d(middle, outputs, 1, groups=self.groups, bias=bias)
         for layer in (self.reduce, self.depthwise, self.expand):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
     @classmethod
     def check(cls, inputs: int, outputs: int, setting: float) -> None:
-        if setting != int(setting) or setting < 1:
+        if not float(setting).is_integer() or setting < 1:
             raise AdjCompressError(f"shuffle takes a whole number of groups from 1 on as its setting, not {setting:g}.")
 
     @staticmethod
@@ -185,5 +188,5 @@ def _solved(unfolded: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The factor that, with the two others held, fits best: least squares against their column-wise Kronecker product."""
     product = (first[:, None] * second[None]).flatten(0, 1)  # (rows of both, terms)
     gram = (first.T @ first) * (second.T @ second)
-    ridge = 1e-8 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, (unfolded @ product).T).T
+    ridge = 1e-8 * gram.diagonal().mean() + 1e-30  # of a kernel of zeros too
+    return torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), (unfolded @ product).T).T

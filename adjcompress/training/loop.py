@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from adjcompress.data import ImageData, Split, TrainingBatches, augmentation, central, evaluation_batches
 from adjcompress.errors import AdjCompressError
@@ -131,7 +131,7 @@ class _Training:
         self.step_loss = fabric.setup_module(_StepLoss(method))
         self.average: AveragedModel | None = None
         if recipe.ema:  # after the set-up, which may change the weights' type
-            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+            self.average = AveragedModel(self.network, multi_avg_fn=_moving_average(recipe.ema), use_buffers=True)
         if compile:
             self.network.compile()
         steps = recipe.epochs * self.batches.steps
@@ -262,6 +262,19 @@ class _Training:
         if self.average:
             tensors |= {f"{AVERAGE}/{name}": tensor for name, tensor in self.average.state_dict().items()}
         save_checkpoint(self.folder, Checkpoint(position, self.network.state_dict(), tensors))
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Averages floats with `decay`; whole numbers (a hash's places, counters) are what they are now."""
+
+    def update(averages: Sequence[Tensor], current: Sequence[Tensor], _averaged: Any) -> None:
+        if averages[0].is_floating_point():  # tensors come sorted by their type
+            torch._foreach_lerp_(averages, current, 1 - decay)
+            return
+        for average, now in zip(averages, current, strict=True):
+            average.copy_(now)
+
+    return update
 
 
 def check_processes(method: Method, fabric: Fabric) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors
 from torch import Tensor, nn
 
+from adjcompress.data import ImageData, Preprocessing
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.substitute import TeacherFile
 from adjcompress.models import ModelSpec, load_weights_, read_state, state_checksum
@@ -17,7 +18,7 @@ from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.training.run import open_run
 from adjcompress.widths import WidthPlan, slice_model
 
-PACKAGE_KEY = "adjcompress"
+PACKAGE_KEY, PACKAGE_FORMAT = "adjcompress", 1
 
 
 def rebuild(
@@ -37,13 +38,19 @@ def rebuild(
     return network
 
 
-def read_teacher(path: Path, model: ModelSpec) -> tuple[nn.Module, TeacherFile]:
-    """A trained network to learn from: of a run (its full network), of a package, or `model` with a weights file."""
+def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Module, TeacherFile]:
+    """A trained network to learn from: of a run (its full network), of a package, or `model` with a weights file.
+
+    A run or package of other classes, or that sees its images otherwise than `data` shows them, is an AdjCompressError.
+    """
     if path.is_dir():
-        networks = open_run(path).method().deployables()
+        run = open_run(path)
+        _check_alike(path, run.classes, run.preprocessing, data)
+        networks = run.method().deployables()
         teacher = networks.get("full") or next(iter(networks.values()))
     elif (content := _package(path)) is not None:
-        plan, substitution = content.get("plan"), content.get("substitution")
+        _check_alike(path, content["classes"], Preprocessing.from_json(content["preprocessing"]), data)
+        plan, substitution = content["plan"], content.get("substitution")
         teacher = rebuild(
             ModelSpec.from_json(content["model"]),
             WidthPlan.from_json(plan) if plan else None,
@@ -61,6 +68,21 @@ def read_teacher(path: Path, model: ModelSpec) -> tuple[nn.Module, TeacherFile]:
     return teacher.eval(), TeacherFile(str(path.resolve()), state_checksum(teacher.state_dict()))
 
 
+def _check_alike(path: Path, classes: Sequence[str], preprocessing: Preprocessing, data: ImageData) -> None:
+    if tuple(classes) != tuple(data.classes):
+        theirs, ours = (", ".join(names[:3]) + ", ..." * (len(names) > 3) for names in (classes, data.classes))
+        raise AdjCompressError(
+            f"--teacher {path} knows {len(classes)} classes ({theirs}) and the data has {len(data.classes)} ({ours}): give one "
+            "that was trained on the same."
+        )
+    own = data.preprocessing
+    if (preprocessing.mean, preprocessing.std) != (own.mean, own.std):
+        raise AdjCompressError(
+            f"--teacher {path} normalises images by {preprocessing.mean} and {preprocessing.std}, the data by {own.mean} and "
+            f"{own.std}: give one that was trained on images normalised alike."
+        )
+
+
 def _package(path: Path) -> dict[str, Any] | None:
     """What a package says of its network; None for any other file."""
     if path.suffix != ".safetensors" or not path.is_file():
@@ -68,6 +90,11 @@ def _package(path: Path) -> dict[str, Any] | None:
     try:
         with safetensors.safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(PACKAGE_KEY)
-        return json.loads(text) if text else None
+        if not text:
+            return None
+        content: dict[str, Any] = json.loads(text)
+        if content.get("format") != PACKAGE_FORMAT or not content.keys() >= {"model", "plan", "classes", "preprocessing"}:
+            raise ValueError(f"a package of format {PACKAGE_FORMAT} is expected")
+        return content
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise AdjCompressError(f"--teacher {path} cannot be read: {str(error).splitlines()[0]}.") from error

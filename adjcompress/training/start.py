@@ -95,7 +95,7 @@ def train(
     first: type[Method] = search or make_method
     method = first.build(model, data.preprocessing.example(2), options.method_options)
     if isinstance(method, SubstituteMethod) and options.teacher is not None:
-        teacher, file = read_teacher(options.teacher, spec)
+        teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_processes(method, fabric)
     if run is None:
@@ -137,7 +137,7 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
 def _same_teacher_again(method: SubstituteMethod, run: Run, data: ImageData) -> None:
     """Give a resumed method the teacher that it began with."""
     assert method.teacher_file is not None
-    teacher, file = read_teacher(Path(method.teacher_file.path), run.model)
+    teacher, file = read_teacher(Path(method.teacher_file.path), run.model, data)
     if file != method.teacher_file:
         raise AdjCompressError(
             f"{file.path} is no longer the teacher that {run.folder} began with: put that back, or train a new --run."
@@ -226,6 +226,10 @@ def _check(options: TrainOptions) -> None:
 
 def _check_substitute(options: TrainOptions) -> None:
     asked, method = options.method_options, options.method
+    if asked.substitute is None and method == "substitute":
+        raise AdjCompressError(
+            "--method substitute needs --substitute NAME, such as low_rank, and --setting or --budget params=1.2M."
+        )
     if asked.substitute is not None and method not in ("substitute", "adjoined"):
         raise AdjCompressError(f"--substitute goes with --method substitute or adjoined, not with {method}.")
     for option, given in {
