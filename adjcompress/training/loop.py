@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -267,7 +267,7 @@ class _Training:
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Averages floats with `decay`; whole numbers (a hash's places, counters) are what they are now."""
 
-    def update(averages: Sequence[Tensor], current: Sequence[Tensor], _averaged: Any) -> None:
+    def update(averages: list[Tensor], current: list[Tensor], _averaged: Any) -> None:
         if averages[0].is_floating_point():  # tensors come sorted by their type
             torch._foreach_lerp_(averages, current, 1 - decay)
             return
