@@ -19,6 +19,7 @@ from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, S
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
+from adjcompress.supernets import distributed_cost
 from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
 from adjcompress.version import __version__
 from adjcompress.widths import WidthPlan, compare, plan_widths, reestimate_batch_norm_, slice_model
@@ -50,6 +51,7 @@ __all__ = [
     "compare",
     "count",
     "create_model",
+    "distributed_cost",
     "export_onnx",
     "export_package",
     "extract_package",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.models import cifar_resnet, darts, xresnet
+from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.wide_resnet import wide_resnet
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
@@ -36,6 +36,8 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet110": cifar_resnet.cifar_resnet110,
     "darts": darts.darts,
     "wrn_50_2": torchvision_models.wide_resnet50_2,
+    "resnet_fabric": fabrics.resnet_fabric,
+    "neural_fabric": fabrics.neural_fabric,
 }
 _WIDE_RESNETS = ("wrn_16_2", "wrn_28_10", "wrn_40_4")  # of any depth and width, these to choose from
 # The auxiliary classifiers of these two exist in training only and have widths of their own: left out unless asked for.
