@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
+import types
 
 import pytest
 import torch
+from conftest import randomise_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -13,7 +17,21 @@ from torch import nn
 import adjcompress as ac
 from adjcompress.models.fabrics import neural_fabric, resnet_fabric
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork, Node
-from adjcompress.supernets import Reach, distributed_bounds, distributed_cost, open_gates
+from adjcompress.supernets import (
+    CyclesCost,
+    MacsCost,
+    OwnCost,
+    ParametersCost,
+    Reach,
+    StochasticSuperNetwork,
+    advantages,
+    cheapest,
+    distributed_bounds,
+    distributed_cost,
+    open_gates,
+    over_budget,
+    policy_loss,
+)
 from adjcompress.supernets.distributed import _cycles
 
 CIFAR = torch.zeros(1, 3, 32, 32)
@@ -160,3 +178,194 @@ def test_a_fabric_is_a_model_like_any_other() -> None:
     assert ac.count(ac.slice_model(network, plan), CIFAR).macs < ac.count(network, CIFAR).macs
     plain = ac.create_model("neural_fabric", 10, columns=2, scales=3, channels=4).eval()
     assert plain(CIFAR).shape == (1, 10)
+
+
+# --- drawn architectures --------------------------------------------------------------------------------------------
+
+
+def small_super_network() -> StochasticSuperNetwork:
+    torch.manual_seed(0)
+    return StochasticSuperNetwork(randomise_(neural_fabric(5, columns=2, scales=3, channels=4)))  # type: ignore[arg-type]
+
+
+def connected(network: StochasticSuperNetwork, count: int) -> torch.Tensor:
+    """Random architectures that reach the output."""
+    drawn = torch.rand(40 * count, len(network.logits), generator=torch.Generator().manual_seed(1)) < 0.6
+    return drawn[network.reach.active(drawn)[:, -1]][:count]
+
+
+def test_every_image_is_run_by_its_own_architecture() -> None:
+    network = small_super_network().double().eval()
+    images = torch.randn(6, 3, 16, 16, dtype=torch.double)
+    gates = connected(network, 6)
+    together = network(images, gates)
+    for number in range(6):
+        alone = network.network.restricted(network.reach.names(network.reach.active(gates[number : number + 1])[0]))
+        torch.testing.assert_close(together[number : number + 1], alone(images[number : number + 1]))
+
+
+def test_groups_of_images_share_an_architecture() -> None:
+    network = small_super_network().double().eval()
+    images, gates = torch.randn(7, 3, 16, 16, dtype=torch.double), connected(network, 2)
+    expected = torch.cat([network(images[:4], gates[:1]), network(images[4:], gates[1:])])
+    torch.testing.assert_close(network(images, gates), expected)
+
+
+def test_the_extracted_network_is_the_masked_one_and_holds_nothing_else() -> None:
+    network = small_super_network().double().eval()
+    with torch.no_grad():
+        network.logits.copy_(torch.where(connected(network, 1)[0], 2.0, -2.0))
+    extracted = network.extracted()
+    images = torch.randn(3, 3, 16, 16, dtype=torch.double)
+    torch.testing.assert_close(extracted(images), network(images))
+    assert not extracted.graph.gates
+    assert len(extracted.graph.nodes) == int(network.reach.active(network.decided()).sum())
+    assert torch.equal(network(images), network(images))  # nothing is drawn in evaluation
+
+
+def test_batch_norm_sees_the_images_that_use_its_layer_alone() -> None:
+    network = small_super_network().train()
+    images = torch.randn(4, 3, 16, 16)
+    gates = torch.ones(4, len(network.logits), dtype=torch.bool)
+    gate = network.network.graph.gates[-1]
+    gates[2:, -1] = False
+    seen = []
+    layer = next(node.name for node in network.network.graph.nodes if node.gate == gate)
+    network.network.layers[layer].register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    network(images, gates)
+    assert seen == [2]
+
+
+def test_a_layer_that_no_image_needs_is_not_run() -> None:
+    network = small_super_network().train()
+    gates = connected(network, 1)
+    runs = network.reach.names(network.reach.active(gates)[0])
+    called = set()
+    for name, layer in network.network.layers.items():
+        layer.register_forward_pre_hook(lambda _module, _inputs, name=name: called.add(name))
+    network(torch.randn(4, 3, 16, 16), gates)
+    assert called == runs != set(network.network.layers)
+
+
+def test_an_image_that_does_not_reach_the_output_gets_zeros_and_a_network_that_does_not_is_refused() -> None:
+    network = small_super_network().eval()
+    closed = torch.zeros(1, len(network.logits), dtype=torch.bool)
+    gates = torch.cat([connected(network, 1), closed])
+    logits = network(torch.randn(2, 3, 16, 16), gates)
+    assert logits[0].abs().max() > 0 and torch.equal(logits[1], torch.zeros(5))
+    with pytest.raises(ac.AdjCompressError, match="No architecture reaches the output"):
+        network(torch.randn(2, 3, 16, 16), closed)
+    with torch.no_grad():
+        network.logits.fill_(-1)
+    with pytest.raises(ac.AdjCompressError, match="do not reach the output: train longer"):
+        network.extracted()
+
+
+def test_gradients_reach_the_weights_of_what_ran_alone() -> None:
+    network = small_super_network().train()
+    gates = connected(network, 2)
+    runs = network.reach.active(gates).any(0)
+    network(torch.randn(4, 3, 16, 16), gates).square().sum().backward()
+    for node, ran in zip(network.network.graph.nodes, runs.tolist(), strict=True):
+        for parameter in network.network.layers[node.name].parameters():
+            assert (parameter.grad is not None) == ran
+
+
+# --- the policy's gradient ------------------------------------------------------------------------------------------
+
+
+def four_gates() -> StochasticSuperNetwork:
+    """images -> a (gate 0) -> b; images -> c (gate 1) -> b; b -> d (gates 2 and 3 beside each other) -> output."""
+    nodes = (
+        Node("a", (IMAGES,), "a"),
+        Node("c", (IMAGES,), "c"),
+        Node("b", ("a", "c")),
+        Node("d", ("b",), "d"),
+        Node("e", ("b",), "e"),
+        Node("output", ("d", "e")),
+    )
+    network = StochasticSuperNetwork(GraphNetwork(Graph(nodes), {node.name: nn.Identity() for node in nodes}))
+    with torch.no_grad():
+        network.logits.copy_(torch.tensor([0.5, -1.0, 1.5, 0.2]))
+    return network.double()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_mean_estimated_gradient_is_the_exact_one(count: int) -> None:
+    """Every batch of `count` architectures that can be drawn, each with its probability: no sampling error is left."""
+    network = four_gates()
+    every = torch.tensor(list(itertools.product([False, True], repeat=4)))
+    worth = torch.randn(16, generator=torch.Generator().manual_seed(2), dtype=torch.double)  # any loss and cost
+    likelihood = network.log_likelihood(every)
+    (exact,) = torch.autograd.grad((likelihood.exp() * worth).sum(), network.logits)
+    with torch.no_grad():
+        probability = network.log_likelihood(every).exp()
+    assert float(probability.sum()) == pytest.approx(1)
+    mean = torch.zeros(4, dtype=torch.double)
+    for batch in itertools.product(range(16), repeat=count):
+        chosen = list(batch)
+        loss = policy_loss(network.log_likelihood(every[chosen]), advantages(worth[chosen], torch.zeros(())))
+        (estimate,) = torch.autograd.grad(loss, network.logits)
+        mean += estimate * probability[chosen].prod()
+    torch.testing.assert_close(mean, exact)
+
+
+def test_the_baseline_of_a_single_architecture_is_what_came_before() -> None:
+    assert advantages(torch.tensor([3.0]), torch.tensor(1.0)).tolist() == [2.0]
+    assert over_budget(torch.tensor([0.2, 0.9]), 0.5).tolist() == pytest.approx([0.0, 0.4])
+
+
+def test_gates_start_open_and_are_drawn_by_their_probability() -> None:
+    network = small_super_network()
+    assert network.probabilities().tolist() == pytest.approx([0.9526] * len(network.logits), abs=1e-4)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        network.logits.fill_(-1.0)
+    assert network.draw(4000).double().mean() == pytest.approx(0.2689, abs=0.01)
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def test_costs_of_the_whole_network_are_the_published_ones() -> None:
+    network = resnet_fabric()
+    assert MacsCost(network, CIFAR).full == 91_140_736
+    assert ParametersCost(network).full == 760_586
+    assert CyclesCost(neural_fabric(columns=8, channels=1), 2).full == 90
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_an_architectures_cost_is_that_of_its_extracted_network(data: st.DataObject) -> None:
+    network = resnet_fabric()
+    chosen = data.draw(st.sets(st.sampled_from(network.graph.gates)))
+    reach = Reach(network.graph)
+    active = reach.active(open_gates(network.graph, chosen))
+    alone = network.restricted(reach.names(active[0]))
+    assert float(ParametersCost(network).of(active)[0]) == sum(parameter.numel() for parameter in alone.parameters())
+    assert float(CyclesCost(network, 2).of(active)[0]) == distributed_cost(alone, 2)
+    assert float(MacsCost(network, CIFAR).of(active)[0]) == ac.count(alone, CIFAR).macs + additions(alone, CIFAR)
+
+
+def test_the_cheapest_architecture_of_a_resnet_fabric_is_its_skips() -> None:
+    network = resnet_fabric()
+    cost = ParametersCost(network)
+    assert cheapest(network, cost) == float(cost.of(Reach(network.graph).active(open_gates(network.graph, ())))[0])
+    fabric = neural_fabric(columns=2, scales=3, channels=2)
+    assert cheapest(fabric, CyclesCost(fabric, 1)) < 12  # one way down: five edges and nodes at most
+
+
+@pytest.mark.parametrize("value", [math.nan, -1, "much", math.inf])
+def test_a_cost_of_the_users_own_is_checked(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("costs_of_mine")
+    module.price = lambda names: value if len(names) < 10 else len(names)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "costs_of_mine", module)
+    network = resnet_fabric()
+    cost = OwnCost(network, "costs_of_mine:price")
+    assert cost.full == len(network.graph.nodes)
+    few = torch.zeros(1, len(network.graph.nodes), dtype=torch.bool)
+    few[:, :4] = True
+    with pytest.raises(ac.AdjCompressError, match="a number from 0 on is expected"):
+        cost.of(few)
+    with pytest.raises(ac.AdjCompressError, match=r"cannot be imported \(.*\): package.module:function is expected"):
+        OwnCost(network, "costs_of_mine:nothing")

@@ -6,7 +6,7 @@ takes the images, the last gives the logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -67,6 +67,15 @@ class GraphNetwork(nn.Module):
         for node in self.graph.nodes:
             made[node.name] = self.layers[node.name](summed([made[name] for name in node.inputs]))
         return made[self.graph.output]
+
+    def restricted(self, names: Collection[str]) -> GraphNetwork:
+        """A network of the nodes named, of the same layers; their gates stay open."""
+        kept = [
+            Node(node.name, tuple(name for name in node.inputs if name in names or name == IMAGES), None, node.cycles)
+            for node in self.graph.nodes
+            if node.name in names
+        ]
+        return GraphNetwork(Graph(tuple(kept)), {node.name: self.layers[node.name] for node in kept})
 
 
 def summed(tensors: Sequence[Tensor]) -> Tensor:

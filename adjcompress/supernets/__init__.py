@@ -1,6 +1,25 @@
 """Which part of a larger graph of layers is the best network under a cost? arXiv:1706.00046."""
 
 from adjcompress.supernets.architecture import Reach, open_gates
+from adjcompress.supernets.costs import Cost, CyclesCost, MacsCost, OwnCost, ParametersCost, cheapest
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
+from adjcompress.supernets.network import StochasticSuperNetwork
+from adjcompress.supernets.policy import advantages, over_budget, policy_loss
 
-__all__ = ["Bounds", "Reach", "distributed_bounds", "distributed_cost", "open_gates"]
+__all__ = [
+    "Bounds",
+    "Cost",
+    "CyclesCost",
+    "MacsCost",
+    "OwnCost",
+    "ParametersCost",
+    "Reach",
+    "StochasticSuperNetwork",
+    "advantages",
+    "cheapest",
+    "distributed_bounds",
+    "distributed_cost",
+    "open_gates",
+    "over_budget",
+    "policy_loss",
+]

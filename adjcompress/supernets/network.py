@@ -1,0 +1,129 @@
+"""How is a graph of layers trained while an architecture in it is drawn for every image? arXiv:1706.00046.
+
+Every gate is open with a probability of its own. A layer runs for the images whose architecture needs it, and its batch norms
+see these images alone; a layer that no image needs is not run. In evaluation a gate is open if its probability is above 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError
+from adjcompress.models.graph import IMAGES, GraphNetwork
+from adjcompress.supernets.architecture import Reach
+
+_START = 3.0  # a probability of 0.9526
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a node gave: values of the images `rows` (in order), or of all where that is None."""
+
+    values: Tensor
+    rows: Tensor | None
+
+
+class StochasticSuperNetwork(nn.Module):
+    """A graph network whose gates are drawn: (N, 3, H, W) -> (N, classes).
+
+    `logits` (gates,) are those of the gates' probabilities.
+    """
+
+    def __init__(self, network: GraphNetwork) -> None:
+        super().__init__()
+        if not network.graph.gates:
+            raise AdjCompressError("This graph has no gates: there is nothing to learn about its architecture.")
+        self.network = network
+        self.reach = Reach(network.graph)
+        self.logits = nn.Parameter(torch.full((len(network.graph.gates),), _START))
+
+    def probabilities(self) -> Tensor:
+        """Of every gate to be open, (gates,)."""
+        return self.logits.sigmoid()
+
+    def draw(self, count: int) -> Tensor:
+        """Gates of `count` architectures, bool (count, gates)."""
+        with torch.no_grad():
+            return torch.rand(count, len(self.logits), device=self.logits.device) < self.probabilities()
+
+    def log_likelihood(self, gates: Tensor) -> Tensor:
+        """log P of architectures, bool (k, gates) -> (k,); gradients flow to the logits."""
+        chosen = gates.to(self.logits.dtype)
+        return -nn.functional.binary_cross_entropy_with_logits(self.logits.expand_as(chosen), chosen, reduction="none").sum(1)
+
+    def decided(self) -> Tensor:
+        """The gates that are open in evaluation, bool (1, gates)."""
+        return (self.logits.detach() > 0)[None]
+
+    def forward(self, images: Tensor, gates: Tensor | None = None) -> Tensor:
+        """Logits (N, classes). `gates`, bool (k, gates), are k architectures, each for a run of ceil(N / k) images; by default
+        all gates are open in training, and in evaluation those that are decided.
+
+        An image whose architecture does not reach the output gets zeros.
+        """
+        if gates is None:
+            gates = torch.ones(1, len(self.logits), dtype=torch.bool) if self.training else self.decided()
+        active = self.reach.active(gates)
+        per_image = active.repeat_interleave(-(-len(images) // len(active)), 0)[: len(images)].to(images.device)
+        made: dict[str, _Made] = {IMAGES: _Made(images, None)}
+        for number, node in enumerate(self.network.graph.nodes):
+            runs = per_image[:, number]
+            if not bool(runs.any()):
+                continue
+            rows = None if bool(runs.all()) else runs.nonzero()[:, 0]
+            taken = [made[name] for name in node.inputs if name in made]
+            made[node.name] = _Made(self._run(node.name, _sum_of(taken, rows)), rows)
+        output = made.get(self.network.graph.output)
+        if output is None:
+            raise AdjCompressError("No architecture reaches the output: its gates are closed on every way to it.")
+        if output.rows is None:
+            return output.values
+        whole = output.values.new_zeros(len(images), *output.values.shape[1:])
+        return whole.index_copy(0, output.rows, output.values)
+
+    def _run(self, name: str, values: Tensor) -> Tensor:
+        """A layer's output; where a single image needs it, batch norm takes its running statistics."""
+        layer = self.network.layers[name]
+        if not self.training or len(values) > 1:
+            result: Tensor = layer(values)
+            return result
+        layer.eval()
+        try:
+            return layer(values)
+        finally:
+            layer.train()
+
+    def extracted(self) -> GraphNetwork:
+        """The decided architecture as a graph network of its own, of the same layers; without gates.
+
+        One that does not reach the output is an AdjCompressError.
+        """
+        active = self.reach.active(self.decided())[0]
+        if not bool(active[-1]):
+            raise AdjCompressError("The gates that are open do not reach the output: train longer, or with a larger --budget.")
+        return self.network.restricted(self.reach.names(active))
+
+
+def _sum_of(taken: list[_Made], rows: Tensor | None) -> Tensor:
+    """The sum of what nodes gave, for the images `rows` alone; an image that one of them lacks takes nothing from it."""
+    if all(made.rows is None for made in taken):
+        total = taken[0].values
+        for made in taken[1:]:
+            total = total + made.values
+        return total if rows is None else total.index_select(0, rows)
+    some = taken[0].values
+    images = _count(taken, rows)
+    total = some.new_zeros(images, *some.shape[1:])
+    for made in taken:
+        own = made.rows if made.rows is not None else torch.arange(images, device=some.device)
+        total = total.index_add(0, own, made.values)
+    return total if rows is None else total.index_select(0, rows)
+
+
+def _count(taken: list[_Made], rows: Tensor | None) -> int:
+    """At least as many rows as any of them names."""
+    sizes = [len(made.values) if made.rows is None else int(made.rows[-1]) + 1 for made in taken]
+    return max([*sizes, *([] if rows is None else [int(rows[-1]) + 1])])

@@ -1,0 +1,31 @@
+"""How do gates learn from what drawn architectures lost? REINFORCE, arXiv:1706.00046, Eq. 18.
+
+Both the networks' loss and this one are means, so the rates do not depend on the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def advantages(losses: Tensor, before: Tensor) -> Tensor:
+    """How much worse each of k architectures was than the others, (k,) -> (k,).
+
+    The baseline of each is the mean of the others, which leaves the gradient unbiased; of a single one it is `before`, the
+    mean of the steps before.
+    """
+    count = len(losses)
+    if count == 1:
+        return losses - before
+    return (losses - losses.mean()) * (count / (count - 1))
+
+
+def policy_loss(log_likelihood: Tensor, advantage: Tensor) -> Tensor:
+    """A scalar whose gradient is the estimate of that of the expected loss by the gates' logits; both are (k,)."""
+    return (log_likelihood * advantage.detach()).mean()
+
+
+def over_budget(costs: Tensor, budget: float) -> Tensor:
+    """max(0, cost - budget), all as parts of the whole network's cost: (k,) -> (k,)."""
+    return torch.clamp(costs - budget, min=0)
