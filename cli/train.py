@@ -33,7 +33,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--method",
     default="adjoined",
     show_default=True,
-    help="adjoined, dan (widths learnt under a budget), substitute (structured layers), or standard.",
+    help="adjoined, dan (widths learnt under a budget), substitute (structured layers), budgeted (super network), or standard.",
 )
 @click.option(
     "--alpha",
@@ -46,7 +46,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--budget",
     multiple=True,
     help="dan: what the small network may cost: macs=0.45 (of the full's), params=1.8M, latency=9ms@one-core; repeatable. "
-    "With --substitute: its parameters, params=1.2M.",
+    "With --substitute: its parameters, params=1.2M. budgeted: macs, params, cycles=16, or cost=0.5 of --cost.",
 )
 @click.option(
     "--table",
@@ -99,6 +99,14 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     help="substitute: learn where this network looks: a run, a package, or weights of the same --model.",
 )
 @click.option("--attention", help="With --teacher: layers to compare, such as layer2,layer3,layer4. [default: the stages]")
+@click.option("--machines", type=int, default=1, show_default=True, help="budgeted: of the --budget cycles.")
+@click.option("--cost", help="budgeted: what an architecture costs, package.module:function of the names of its nodes.")
+@click.option(
+    "--samples-per-batch", type=int, default=4, show_default=True, help="budgeted: architectures that a step's images share."
+)
+@click.option(
+    "--warm-up", type=float, default=0.2, show_default=True, help="budgeted: part of the training with the whole network."
+)
 @click.option(
     "--beta",
     type=float,
@@ -156,6 +164,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64 --align auto
       adjcompress train --method dan --budget macs=0.45
       adjcompress train --method substitute --substitute low_rank --budget params=1.2M --teacher runs/digits-resnet18-standard
+      adjcompress train --method budgeted --model resnet_fabric --budget macs=0.25
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
@@ -233,6 +242,10 @@ def _train_options(options: dict[str, Any]) -> Any:
             dense_layers=options["dense_layers"] or None,
             approximate=options["weights"] is not None,
             weight_decay_scaling=options["weight_decay_scaling"],
+            machines=options["machines"],
+            cost=options["cost"],
+            samples_per_batch=options["samples_per_batch"],
+            warm_up=options["warm_up"],
         ),
         recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
         seed=options["seed"],

@@ -11,16 +11,23 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.machine import TARGET_CORES
 
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_UNITS = {"macs": _COUNTS, "params": _COUNTS, "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3}}
-_EXAMPLES = "macs=0.45, params=1.8M, latency=9ms@one-core"
+_UNITS = {
+    "macs": _COUNTS,
+    "params": _COUNTS,
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "cycles": {"": 1.0},
+    "cost": {"": 1.0},
+}
+_EXAMPLES = "macs=0.45, params=1.8M, latency=9ms@one-core, cycles=16"
 
 
 @dataclass(frozen=True)
 class Budget:
     """At most this much of one cost.
 
-    `cost`: "macs", "params" or "latency". `amount`: a part of the full network's cost where `share`, else a number of MACs or
-    parameters, or milliseconds. `target`: on which target a latency is meant, as in "latency=9ms@one-core".
+    `cost`: "macs", "params", "latency", "cycles" (of a distributed computation) or "cost" (a function of the user's own).
+    `amount`: a part of the full network's cost where `share`, else a number of MACs, parameters or cycles, or milliseconds.
+    `target`: on which target a latency is meant, as in "latency=9ms@one-core".
     """
 
     cost: str
@@ -51,8 +58,8 @@ class Budget:
         if unit not in units:
             allowed = ", ".join(name for name in units if name)
             raise AdjCompressError(
-                f"--budget {text!r}: {cost} has the units {allowed}; without a unit a number up to 1 is a part of the full "
-                f"network's. Examples: {_EXAMPLES}."
+                f"--budget {text!r}: {cost} has {f'the units {allowed}' if allowed else 'no units'}; without a unit a number "
+                f"up to 1 is a part of the full network's. Examples: {_EXAMPLES}."
             )
         return cls(cost, amount * units[unit], False, target)
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import ImageData, Split, central, evaluation_batches
 from adjcompress.deploy.package import PackageInfo, save_package
 from adjcompress.errors import AdjCompressError, pick
+from adjcompress.methods import BudgetedMethod
 from adjcompress.training import Run, evaluate
 from adjcompress.training.rebuild import rebuild
-from adjcompress.widths import Certificate, compare
+from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
 
 _IMAGES = 64
+_BATCH, _REESTIMATED = 250, 5000  # images that batch norms are re-estimated on, where a network needs it
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
     name = _only_small(list(networks), run) if deployable is None else deployable
     pick(networks, name, f"{run.folder} has no network of that name:")
     plan = method.plan_of(name)
-    rebuilt = rebuild(run.model, plan, networks[name].state_dict(), method.substitution).eval()
+    spec = replace(run.model, options={**run.model.options, **method.options_of(name)})
+    rebuilt = rebuild(spec, plan, networks[name].state_dict(), method.substitution).eval()
     images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
     certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
     if certificate.max_difference != 0:
@@ -66,13 +70,15 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
             f"The extracted {name} differs from the network in training by {certificate.max_difference:.3g}: "
             "the network computes something that its weights do not determine."
         )
+    if isinstance(method, BudgetedMethod):
+        _reestimate_(rebuilt, data)
     batches = evaluation_batches(data.test, central(data.preprocessing), 250, torch.device("cpu"))
     score = evaluate({name: rebuilt}, batches, data.preprocessing.normalise, len(data.classes))[name]
     path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
     info = save_package(
         rebuilt,
         path,
-        model=run.model,
+        model=spec,
         plan=plan,
         name=name,
         classes=data.classes,
@@ -84,6 +90,13 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
     )
     whole = count(run.model.build(), info.preprocessing.example())
     return ExtractReport(path, info, whole.parameters, whole.macs, certificate)
+
+
+def _reestimate_(network: nn.Module, data: ImageData) -> None:
+    """Batch norms as they are when one architecture runs: in training they saw many."""
+    batches = evaluation_batches(data.train, central(data.preprocessing), _BATCH, torch.device("cpu"))
+    images = (data.preprocessing.normalise(pixels) for pixels, _ in itertools.islice(batches, _REESTIMATED // _BATCH))
+    reestimate_batch_norm_(network, images)
 
 
 def _only_small(names: list[str], run: Run) -> str:

@@ -1,6 +1,7 @@
 """In which ways can a network be trained?"""
 
 from adjcompress.methods.adjoined import AdjoinedMethod
+from adjcompress.methods.budgeted import BudgetedMethod
 from adjcompress.methods.dan import DanMethod, Found, SearchMethod
 from adjcompress.methods.protocol import Method, MethodOptions, Search, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
@@ -8,6 +9,7 @@ from adjcompress.methods.substitute import SubstituteMethod, TeacherFile
 
 METHODS: dict[str, type[Method]] = {
     "adjoined": AdjoinedMethod,  # type: ignore[dict-item]  # its network is narrower than the protocol's, which mypy forbids
+    "budgeted": BudgetedMethod,  # type: ignore[dict-item]
     "dan": DanMethod,  # type: ignore[dict-item]
     "standard": StandardMethod,
     "substitute": SubstituteMethod,
@@ -21,6 +23,7 @@ __all__ = [
     "METHODS",
     "PHASES",
     "AdjoinedMethod",
+    "BudgetedMethod",
     "DanMethod",
     "Found",
     "Method",

@@ -107,6 +107,9 @@ class AdjoinedMethod:
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.network.plans.get(deployable)
 
+    def options_of(self, deployable: str) -> dict[str, Any]:
+        return {}
+
     def record(self) -> dict[str, Any]:
         return {}
 

@@ -105,6 +105,8 @@ class SearchMethod:
             raise AdjCompressError("--beta thins the weights of a fixed small network: leave it out with --method dan.")
         refuse_auxiliary(model)
         budgets = parse_budgets(options.budgets)
+        for budget in budgets:
+            pick({"macs": 0, "params": 0, "latency": 0}, budget.cost, f"--budget {budget}: dan's cost")
         candidates = candidate_widths(
             model, example, options.alphas or CANDIDATES, options.slim, options.keep, options.align, options.width_step
         )
@@ -181,6 +183,9 @@ class SearchMethod:
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return None
+
+    def options_of(self, deployable: str) -> dict[str, Any]:
+        return {}
 
     def record(self) -> dict[str, Any]:
         """Costs over the full network's, expected and of the likeliest widths; the channels that each group keeps."""

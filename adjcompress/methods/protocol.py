@@ -35,6 +35,9 @@ class MethodOptions:
     `substitute`: the structured layer that replaces convolutions, at `setting` or at the largest within the one of `budgets`,
     in `substitute_layers` but `dense_layers`, as in `plan_substitution`; `approximate`: it starts from the model's weights.
     `weight_decay_scaling`: how its weight decay follows its compression.
+
+    A super network is trained under one of `budgets`: macs, params, cycles on so many `machines`, or the `cost`
+    "package.module:function"; with `samples_per_batch` architectures in a step, after the part `warm_up` of the training.
     """
 
     alphas: Sequence[float] = ()
@@ -57,6 +60,10 @@ class MethodOptions:
     dense_layers: Sequence[str] | None = None
     approximate: bool = False
     weight_decay_scaling: str = "matrix"
+    machines: int = 1
+    cost: str | None = None
+    samples_per_batch: int = 4
+    warm_up: float = 0.2
 
 
 class Method(Protocol):
@@ -98,6 +105,9 @@ class Method(Protocol):
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         """The width plan by which a deployable is cut from the model; None for the whole model."""
+
+    def options_of(self, deployable: str) -> dict[str, Any]:
+        """Options of the model's constructor that build a deployable in place of the model itself; JSON."""
 
     def record(self) -> dict[str, Any]:
         """What the epoch's line of the log holds beside losses and accuracy, by name; JSON."""
@@ -153,6 +163,17 @@ def check_plan_alone(options: MethodOptions) -> None:
     for option, given in clashing.items():
         if given:
             raise AdjCompressError(f"--plan gives the widths, so {option} would do nothing: leave one of them out.")
+
+
+def check_no_widths(method: str, options: MethodOptions) -> None:
+    """Refuse what belongs to networks that are cut."""
+    nothing = MethodOptions()
+    for name in ("alphas", "plan", "slim", "keep", "align", "beta", "schedule", "detach"):
+        if getattr(options, name) != getattr(nothing, name):
+            option = "--alpha" if name == "alphas" else f"--{name}"
+            raise AdjCompressError(
+                f"--method {method} cuts no widths, so {option} would do nothing: leave it out, or take --method adjoined."
+            )
 
 
 def alpha_name(alpha: float) -> str:

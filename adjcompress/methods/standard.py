@@ -61,6 +61,9 @@ class StandardMethod:
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.plan
 
+    def options_of(self, deployable: str) -> dict[str, Any]:
+        return {}
+
     def record(self) -> dict[str, Any]:
         return {}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adjcompress.cost.budget import parse_budgets
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.protocol import MethodOptions, Search, Terms, decay_groups
+from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
@@ -61,7 +61,7 @@ class SubstituteMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SubstituteMethod:
-        check_no_widths(options)
+        check_no_widths("substitute", options)
         network, substitution = substituted(model, options)
         if substitution is None:
             raise AdjCompressError(
@@ -137,22 +137,14 @@ class SubstituteMethod:
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return None
 
+    def options_of(self, deployable: str) -> dict[str, Any]:
+        return {}
+
     def record(self) -> dict[str, Any]:
         return {}
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}
-
-
-def check_no_widths(options: MethodOptions) -> None:
-    """Refuse what belongs to networks that are cut."""
-    nothing = MethodOptions()
-    for option, names in {"--alpha": "alphas", "--plan": "plan", "--slim": "slim", "--keep": "keep", "--align": "align",
-                          "--beta": "beta", "--schedule": "schedule", "--detach": "detach"}.items():  # fmt: skip
-        if getattr(options, names) != getattr(nothing, names):
-            raise AdjCompressError(
-                f"--method substitute cuts no widths, so {option} would do nothing: leave it out, or take --method adjoined."
-            )
 
 
 def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Substitution | None]:

@@ -43,15 +43,20 @@ class _Builder:
         self.layers[name] = layer
         return name
 
-    def network(self) -> GraphNetwork:
-        return GraphNetwork(Graph(tuple(self.nodes)), self.layers)
+    def network(self, nodes: Sequence[str] | None) -> GraphNetwork:
+        """The whole network, or its architecture of the nodes named."""
+        whole = GraphNetwork(Graph(tuple(self.nodes)), self.layers)
+        return whole if nodes is None else whole.restricted(nodes)
 
 
-def resnet_fabric(num_classes: int = 10, blocks: int = 3, connections: bool = True) -> GraphNetwork:
+def resnet_fabric(
+    num_classes: int = 10, blocks: int = 3, connections: bool = True, nodes: Sequence[str] | None = None
+) -> GraphNetwork:
     """Three stages of `blocks` basic blocks, 16, 32 and 64 channels; with `connections` each later block sees two or three of
     the stage before: (N, 3, 32, 32) -> (N, classes). Without, it is the plain ResNet of depth 6 blocks + 2.
 
-    Blocks and connections have gates; what a block is added to has none, so every architecture reaches the output.
+    Blocks and connections have gates; what a block is added to has none, so every architecture reaches the output. `nodes`: the
+    architecture of these alone.
     """
     if blocks < 1:
         raise AdjCompressError(f"A ResNet fabric needs at least 1 block in a stage, not {blocks}.")
@@ -74,7 +79,7 @@ def resnet_fabric(num_classes: int = 10, blocks: int = 3, connections: bool = Tr
         entered.append(sums[stage][-1])
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
     build.add("output", [entered[-1]], head)
-    return build.network()
+    return build.network(nodes)
 
 
 def _mirrored(block: int, blocks: int) -> list[int]:
@@ -120,14 +125,19 @@ class UpConvolution(nn.Module):
 
 
 def neural_fabric(
-    num_classes: int = 10, columns: int = 8, scales: int = 6, channels: int = 128, segmentation: bool = False
+    num_classes: int = 10,
+    columns: int = 8,
+    scales: int = 6,
+    channels: int = 128,
+    segmentation: bool = False,
+    nodes: Sequence[str] | None = None,
 ) -> GraphNetwork:
     """A grid of `columns` x `scales` nodes of `channels` channels, scale 0 the finest.
 
     Each node sums three edges of the column before (same scale, one finer, one coarser), and applies ReLU; the first column
     also runs down the scales, the last one down to the class scores of the coarsest node, (N, 3, H, W) -> (N, classes); with
     `segmentation` up to those of the finest, -> (N, classes, H, W). Sides must be multiples of 2 ** (scales - 1). Edges have
-    gates, nodes none.
+    gates, nodes none. `nodes`: the architecture of these alone.
     """
     if columns < 2 or scales < 2 or channels < 1:
         raise AdjCompressError(
@@ -163,14 +173,4 @@ def neural_fabric(
     read = nn.Conv2d(channels, num_classes, 1)
     head = read if segmentation else nn.Sequential(read, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     build.add("output", [before[0] if segmentation else before[-1]], head)
-    return _pruned(build)
-
-
-def _pruned(build: _Builder) -> GraphNetwork:
-    """Without the nodes that lead nowhere."""
-    needed = {build.nodes[-1].name}
-    for node in reversed(build.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    kept = [node for node in build.nodes if node.name in needed]
-    return GraphNetwork(Graph(tuple(kept)), {node.name: build.layers[node.name] for node in kept})
+    return build.network(nodes)

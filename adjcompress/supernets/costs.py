@@ -22,8 +22,10 @@ class Cost(Protocol):
 
     name: str
     full: float
-    per_node: Tensor | None
-    """What each node costs by itself, double (nodes,), where that can be told."""
+
+    @property
+    def per_node(self) -> Tensor | None:
+        """What each node costs by itself, double (nodes,), where that can be told."""
 
     def of(self, active: Tensor) -> Tensor:
         """Which nodes run, bool (k, nodes) -> costs, double (k,)."""

@@ -29,8 +29,13 @@ class _Made:
 class StochasticSuperNetwork(nn.Module):
     """A graph network whose gates are drawn: (N, 3, H, W) -> (N, classes).
 
-    `logits` (gates,) are those of the gates' probabilities.
+    `logits` (gates,) are those of the gates' probabilities. What their training remembers is kept here: the `price` of a cost
+    above the budget, and the running means of what drawn architectures lost and cost.
     """
+
+    price: Tensor
+    mean_loss: Tensor
+    mean_cost: Tensor
 
     def __init__(self, network: GraphNetwork) -> None:
         super().__init__()
@@ -39,6 +44,9 @@ class StochasticSuperNetwork(nn.Module):
         self.network = network
         self.reach = Reach(network.graph)
         self.logits = nn.Parameter(torch.full((len(network.graph.gates),), _START))
+        self.register_buffer("price", torch.tensor(1.0))
+        self.register_buffer("mean_loss", torch.tensor(-1.0))  # below 0: nothing yet
+        self.register_buffer("mean_cost", torch.tensor(1.0))
 
     def probabilities(self) -> Tensor:
         """Of every gate to be open, (gates,)."""

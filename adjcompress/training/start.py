@@ -16,7 +16,7 @@ from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, SubstituteMethod
+from adjcompress.methods import METHODS, PHASES, BudgetedMethod, Method, MethodOptions, Search, SubstituteMethod
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_processes, fit
@@ -104,7 +104,7 @@ def train(
     run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
     if not search:
-        return job.fit(method, options.recipe)
+        return _said(job.fit(method, options.recipe), method, reporter)
     if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
         raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
     return job.search_then_fit(cast(Search, method), resume=False)
@@ -131,7 +131,15 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         _same_teacher_again(method, run, data)
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
-    return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+    return _said(job.fit(method, Recipe(**run.config["recipe"]), resume=True), method, reporter)
+
+
+def _said(run: Run, method: Method, reporter: Reporter | None) -> Run:
+    """The run, after what its user must hear of it."""
+    shortcoming = method.shortcoming() if isinstance(method, BudgetedMethod) else None
+    if shortcoming and reporter:
+        reporter.warn(shortcoming)
+    return run
 
 
 def _same_teacher_again(method: SubstituteMethod, run: Run, data: ImageData) -> None:
@@ -211,8 +219,9 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     asked, searching = options.method_options, _first_phase(options) is not None
     _check_substitute(options)
+    _check_budgeted(options)
     for option, given in {
-        "--budget": bool(asked.budgets) and asked.substitute is None,
+        "--budget": bool(asked.budgets) and asked.substitute is None and options.method != "budgeted",
         "--table": asked.table is not None,
         "--width-step": asked.width_step is not None,
         "--halves": asked.halves,
@@ -245,6 +254,18 @@ def _check_substitute(options: TrainOptions) -> None:
             raise AdjCompressError(f"{option} goes with --method substitute, not with {method}.")
     if options.attention and options.teacher is None:
         raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
+
+
+def _check_budgeted(options: TrainOptions) -> None:
+    asked, nothing = options.method_options, MethodOptions()
+    for option, name in {
+        "--machines": "machines",
+        "--cost": "cost",
+        "--samples-per-batch": "samples_per_batch",
+        "--warm-up": "warm_up",
+    }.items():
+        if getattr(asked, name) != getattr(nothing, name) and options.method != "budgeted":
+            raise AdjCompressError(f"{option} goes with --method budgeted, not with {options.method}.")
 
 
 def _first_phase(options: TrainOptions) -> type[Search] | None:
