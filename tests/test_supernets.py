@@ -29,7 +29,6 @@ from adjcompress.supernets import (
     distributed_bounds,
     distributed_cost,
     open_gates,
-    over_budget,
     policy_loss,
 )
 from adjcompress.supernets.distributed import _cycles
@@ -312,7 +311,6 @@ def test_the_mean_estimated_gradient_is_the_exact_one(count: int) -> None:
 
 def test_the_baseline_of_a_single_architecture_is_what_came_before() -> None:
     assert advantages(torch.tensor([3.0]), torch.tensor(1.0)).tolist() == [2.0]
-    assert over_budget(torch.tensor([0.2, 0.9]), 0.5).tolist() == pytest.approx([0.0, 0.4])
 
 
 def test_gates_start_open_and_are_drawn_by_their_probability() -> None:

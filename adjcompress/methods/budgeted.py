@@ -24,25 +24,31 @@ from adjcompress.supernets import (
     StochasticSuperNetwork,
     advantages,
     cheapest,
-    over_budget,
+    gradient,
     policy_loss,
 )
 from adjcompress.widths import WidthPlan
 
 MET = 0.05
 _TRAVEL = 12.0  # how far a gate's logit may go in the training: from 3 to -3 and back
-_PRICES = (0.1, 100.0)
-_PATIENCE = 0.02  # how fast the price of being over the budget follows
-_MEMORY = 0.9  # of the mean loss, the baseline of a single architecture
+_SHARPEST = 10.0
+_ARRIVED = 0.5  # part of the gates' training after which the drawn architectures cost the budget
+_TRIED = 32  # architectures whose cost alone is looked at in a step
+_MEMORY = 0.95  # of running means
+_AGAIN = 20
+_GAIN, _LARGEST = 0.5, 0.5  # of a Newton step of the tilt
 
 
 class BudgetedMethod:
     """Cross-entropy of the architectures that are drawn, for the weights; for the gates, REINFORCE on that and the cost.
 
-    An architecture loses its images' mean cross-entropy and `price` times what it costs above the budget, as a part of the
-    whole network's cost; one that does not reach the output guesses at random, at the whole network's cost. The price starts
-    at 1 and follows: it rises while the drawn architectures cost more than the budget on average, and falls while they cost
-    less. In the part `warm_up` of the training all gates are open.
+    The gates minimise the expected loss where the expected cost is the budget. A penalty max(0, cost - budget) of a fixed
+    weight, as published, meets a budget after hundreds of epochs or by luck; so a tilt of all gates together brings the drawn
+    architectures from the whole network's cost to the budget in the first half of the gates' training and holds them there,
+    and the price of cost is what a gate must be worth to stay open: the multiplier of that constraint, found in every step
+    from the gradients of loss and cost. Chance is taken out gradually, so that what is drawn at the end is what is decided. An
+    architecture that does not reach the output guesses at random, at the whole network's cost. In the part `warm_up` of the
+    training all gates are open.
     """
 
     name = "budgeted"
@@ -89,36 +95,58 @@ class BudgetedMethod:
         return {"options": {**kept, "budgets": list(kept["budgets"])}, "example": list(self.example.shape)}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
-        network, count = self.network, min(self.options.samples_per_batch, len(images))
+        network = self.network
         if progress < self.options.warm_up:
             supervised = F.cross_entropy(network(images), labels)
             total = supervised + 0 * network.logits.sum()  # several processes wait for every gradient
             return Terms(total, {"cross_entropy": supervised})
-        gates = network.draw(count)
-        active = network.reach.active(gates)
-        reached, costs = active[:, -1], self.cost.of(active) / self.cost.full
-        each = -(-len(images) // count)
-        of_image = torch.arange(len(images)) // each
-        if not bool(reached.any()):
-            raise AdjCompressError("No architecture that was drawn reaches the output: give a larger --budget.")
+        along = (progress - self.options.warm_up) / (1 - self.options.warm_up)
+        network.sharpness.fill_(_SHARPEST**along)
+        cost_slope = self._steered(along)
+        each = -(-len(images) // min(self.options.samples_per_batch, len(images)))
+        gates, reached = self._drawn(-(-len(images) // each))
         losses = F.cross_entropy(network(images, gates).float(), labels, reduction="none")
-        seen = reached[of_image].to(losses.device)
-        supervised = losses[seen].mean()
-        guess = math.log(self.classes)
+        supervised = losses[reached.repeat_interleave(each)[: len(images)].to(losses.device)].mean()
         by_architecture = torch.stack([chunk.mean() for chunk in losses.detach().split(each)])
-        costs = torch.where(reached, costs, 1.0)
-        lost = torch.where(reached.to(losses.device), by_architecture, guess)
-        lost = lost + float(network.price) * over_budget(costs, self.limit).to(lost)
+        lost = torch.where(reached.to(losses.device), by_architecture, math.log(self.classes))
         before = network.mean_loss if network.mean_loss >= 0 else lost.mean()
-        policy = policy_loss(network.log_likelihood(gates.to(network.logits.device)[: len(lost)]), advantages(lost, before))
-        mean_cost = costs.mean()
+        policy = policy_loss(network.log_likelihood(gates.to(network.logits.device)), advantages(lost, before))
+        (loss_slope,) = torch.autograd.grad(policy, network.logits, retain_graph=True)
         if network.training:
             network.mean_loss.copy_(before * _MEMORY + lost.mean() * (1 - _MEMORY))
-            network.mean_cost.copy_(network.mean_cost * _MEMORY + mean_cost * (1 - _MEMORY))
-            step = _PATIENCE * (float(mean_cost) / self.limit - 1)
-            network.price.copy_((network.price * math.exp(step)).clamp(*_PRICES))
-        parts = {"cross_entropy": supervised, "cost": mean_cost.to(supervised), "price": network.price.clone()}
-        return Terms(supervised + policy, parts)
+            network.worth.copy_(network.worth * _MEMORY - loss_slope.sum() * (1 - _MEMORY))
+            network.price.copy_((network.worth / network.slope.clamp(min=1e-6)).clamp(min=0))
+        held = network.price * (network.logits * cost_slope).sum()  # of its gradient nothing else is wanted
+        parts = {"cross_entropy": supervised, "cost": network.mean_cost.clone(), "price": network.price.clone()}
+        return Terms(supervised + policy + held - held.detach(), parts)
+
+    def _drawn(self, count: int) -> tuple[Tensor, Tensor]:
+        """Gates of `count` architectures, and which of them reach the output: at least one, drawn again until it does."""
+        for _ in range(_AGAIN):
+            gates = self.network.draw(count)
+            reached = self.network.reach.active(gates)[:, -1]
+            if bool(reached.any()):
+                return gates, reached
+        gates[0] = True  # a graph that hardly ever connects: the whole of it keeps the weights learning
+        return gates, self.network.reach.active(gates)[:, -1]
+
+    def _steered(self, along: float) -> Tensor:
+        """Move the tilt so that drawn architectures cost what they should `along` the gates' training; the slope of cost.
+
+        The slope, (gates,), is the gradient of the expected cost by the logits; costs are parts of the whole network's.
+        """
+        network = self.network
+        gates = network.draw(_TRIED)
+        active = network.reach.active(gates)
+        costs = torch.where(active[:, -1], self.cost.of(active) / self.cost.full, 1.0).to(network.logits)
+        slope = gradient(network.log_likelihood(gates.to(network.logits.device)), costs, network.logits)
+        if network.training:
+            wanted = self.limit ** min(1.0, along / _ARRIVED)
+            memory = _MEMORY if float(network.slope) > 0 else 0.0
+            network.slope.copy_((network.slope * memory + slope.sum() * (1 - memory)).clamp(min=1e-3))
+            network.mean_cost.copy_(network.mean_cost * _MEMORY + costs.mean() * (1 - _MEMORY))
+            network.tilt += ((wanted - costs.mean()) / network.slope * _GAIN).clamp(-_LARGEST, _LARGEST)
+        return slope
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         own = {"travel": _TRAVEL / (1 - self.options.warm_up)}

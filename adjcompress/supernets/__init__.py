@@ -4,7 +4,7 @@ from adjcompress.supernets.architecture import Reach, open_gates
 from adjcompress.supernets.costs import Cost, CyclesCost, MacsCost, OwnCost, ParametersCost, cheapest
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
 from adjcompress.supernets.network import StochasticSuperNetwork
-from adjcompress.supernets.policy import advantages, over_budget, policy_loss
+from adjcompress.supernets.policy import advantages, gradient, policy_loss
 
 __all__ = [
     "Bounds",
@@ -19,7 +19,7 @@ __all__ = [
     "cheapest",
     "distributed_bounds",
     "distributed_cost",
+    "gradient",
     "open_gates",
-    "over_budget",
     "policy_loss",
 ]

@@ -29,11 +29,17 @@ class _Made:
 class StochasticSuperNetwork(nn.Module):
     """A graph network whose gates are drawn: (N, 3, H, W) -> (N, classes).
 
-    `logits` (gates,) are those of the gates' probabilities. What their training remembers is kept here: the `price` of a cost
-    above the budget, and the running means of what drawn architectures lost and cost.
+    A gate is open with probability sigmoid(sharpness (logit + tilt)): `logits` (gates,) learn, `tilt` moves all of them
+    towards open or closed, and the larger `sharpness`, the less is left to chance. What their training remembers is kept here
+    too: the `price` of cost, and running means: of the slopes of cost (`slope`) and of minus the loss (`worth`) along the
+    tilt, and of what drawn architectures lost and cost.
     """
 
+    tilt: Tensor
+    sharpness: Tensor
     price: Tensor
+    worth: Tensor
+    slope: Tensor
     mean_loss: Tensor
     mean_cost: Tensor
 
@@ -44,13 +50,21 @@ class StochasticSuperNetwork(nn.Module):
         self.network = network
         self.reach = Reach(network.graph)
         self.logits = nn.Parameter(torch.full((len(network.graph.gates),), _START))
+        self.register_buffer("tilt", torch.tensor(0.0))
+        self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("price", torch.tensor(1.0))
+        self.register_buffer("worth", torch.tensor(0.0))
+        self.register_buffer("slope", torch.tensor(0.0))
         self.register_buffer("mean_loss", torch.tensor(-1.0))  # below 0: nothing yet
         self.register_buffer("mean_cost", torch.tensor(1.0))
 
+    def _chances(self) -> Tensor:
+        """The logits of the gates' probabilities, (gates,)."""
+        return (self.logits + self.tilt) * self.sharpness
+
     def probabilities(self) -> Tensor:
         """Of every gate to be open, (gates,)."""
-        return self.logits.sigmoid()
+        return self._chances().sigmoid()
 
     def draw(self, count: int) -> Tensor:
         """Gates of `count` architectures, bool (count, gates)."""
@@ -60,11 +74,12 @@ class StochasticSuperNetwork(nn.Module):
     def log_likelihood(self, gates: Tensor) -> Tensor:
         """log P of architectures, bool (k, gates) -> (k,); gradients flow to the logits."""
         chosen = gates.to(self.logits.dtype)
-        return -nn.functional.binary_cross_entropy_with_logits(self.logits.expand_as(chosen), chosen, reduction="none").sum(1)
+        chances = self._chances().expand_as(chosen)
+        return -nn.functional.binary_cross_entropy_with_logits(chances, chosen, reduction="none").sum(1)
 
     def decided(self) -> Tensor:
         """The gates that are open in evaluation, bool (1, gates)."""
-        return (self.logits.detach() > 0)[None]
+        return (self._chances().detach() > 0)[None]
 
     def forward(self, images: Tensor, gates: Tensor | None = None) -> Tensor:
         """Logits (N, classes). `gates`, bool (k, gates), are k architectures, each for a run of ceil(N / k) images; by default

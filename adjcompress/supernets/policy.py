@@ -26,6 +26,8 @@ def policy_loss(log_likelihood: Tensor, advantage: Tensor) -> Tensor:
     return (log_likelihood * advantage.detach()).mean()
 
 
-def over_budget(costs: Tensor, budget: float) -> Tensor:
-    """max(0, cost - budget), all as parts of the whole network's cost: (k,) -> (k,)."""
-    return torch.clamp(costs - budget, min=0)
+def gradient(log_likelihood: Tensor, worth: Tensor, logits: Tensor) -> Tensor:
+    """The estimate of the gradient of the expected `worth` of k >= 2 architectures, (k,), by the gates' logits, (gates,)."""
+    loss = policy_loss(log_likelihood, advantages(worth, worth.new_zeros(())))
+    (found,) = torch.autograd.grad(loss, logits)
+    return found

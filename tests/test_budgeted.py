@@ -1,0 +1,145 @@
+"""An architecture is learnt under a budget, extracted as it was trained, and misuse is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adjcompress as ac
+from adjcompress.data import DataSpec
+from adjcompress.methods import BudgetedMethod, MethodOptions
+from adjcompress.models.graph import GraphNetwork
+from adjcompress.training import TrainOptions, resume, train
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+SMALL = {"columns": 2, "scales": 3, "channels": 4}
+
+
+def options(**changes: Any) -> TrainOptions:
+    return TrainOptions(
+        **{
+            "model": "neural_fabric",
+            "model_options": SMALL,
+            "data": DataSpec("digits", limit=80),
+            "method": "budgeted",
+            "method_options": MethodOptions(budgets=("params=0.6",)),
+            "recipe": ac.recipe("quick").changed(epochs=4, batch_size=16),
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("budget", ["macs=0.3", "cycles=0.5"])
+def test_drawn_architectures_come_to_the_budget_and_the_decided_one_costs_what_they_do(samples: int, budget: str) -> None:
+    """The loss says that every gate is worth something, some more; no image is looked at."""
+    torch.manual_seed(0)
+    asked = MethodOptions(budgets=(budget,), samples_per_batch=samples)
+    method = BudgetedMethod.build(ac.create_model("resnet_fabric", 10), IMAGE, asked)
+    network, worth, steps = method.network.train(), torch.rand(len(method.network.logits)) * 0.05, 250
+
+    def stands_in(images: Tensor, gates: Tensor | None = None) -> Tensor:
+        chosen = torch.ones(1, len(worth), dtype=torch.bool) if gates is None else gates
+        missing = ((~chosen).float() @ worth).repeat_interleave(-(-len(images) // len(chosen)))[: len(images)]
+        return torch.nn.functional.pad((2 - 3 * missing + 0.3 * torch.randn(len(images)))[:, None], (0, 9))
+
+    network.forward = stands_in  # type: ignore[method-assign, assignment]
+    (gates,) = [group for group in method.parameter_groups(0.0) if group["name"] == "gates"]
+    optimizer = torch.optim.Adam(gates["params"], gates["own"]["travel"] / steps, betas=(0.9, 0.99))
+    for step in range(steps):
+        terms = method.loss(torch.zeros(16, 3, 2, 2), torch.zeros(16).long(), step / steps)
+        if terms.total.requires_grad:
+            terms.total.backward()
+        optimizer.step(), optimizer.zero_grad()
+    assert float(network.mean_cost) == pytest.approx(method.limit, rel=0.1)
+    cost = method.decided_cost()
+    assert cost is not None and cost == pytest.approx(method.limit, rel=0.25)  # a gate of this fabric is a tenth of it
+    kept = network.decided()[0]
+    assert worth[kept].mean() > worth[~kept].mean()
+
+
+def test_a_run_resumes_to_the_same_bits_and_its_package_is_the_architecture(here: Path) -> None:
+    fabric: dict[str, Any] = {"model": "resnet_fabric", "model_options": {"blocks": 1}}
+    whole = train(options(**fabric), Path("whole"))
+
+    class Killed(ac.Reporter):
+        def epoch(self, record: Any) -> None:
+            if record["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(**fabric), Path("killed"), reporter=Killed())
+    resumed = resume(Path("killed"))
+    first, second = (run.method().network.state_dict() for run in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    record = whole.log()[-1]["architecture"]
+    assert set(record) == {"cost", "drawn", "budget", "price", "gates"} and record["budget"] == pytest.approx(0.6)
+
+    report = ac.extract_package(whole)
+    assert report.certificate.max_difference == 0 and report.package.parameters < report.full_parameters
+    network = ac.load_package(report.path)
+    assert isinstance(network, GraphNetwork) and not network.graph.gates
+    assert network(IMAGE).shape == (2, 10)
+    exported = ac.export_package(report.path, "small.onnx", whole.data())
+    assert exported.certificate.relative < 1e-4
+    adjoined = options(method="adjoined", method_options=MethodOptions(alphas=(2,)), **fabric)
+    small = ac.extract_package(train(adjoined, Path("both")))
+    assert small.certificate.max_difference == 0  # a fabric can be the full network of an adjoined run
+
+
+def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
+    method = BudgetedMethod.build(ac.create_model("neural_fabric", 10, **SMALL), IMAGE, MethodOptions(budgets=("params=0.6",)))
+    assert "was not met: the architecture costs 1.67 of it" in str(method.shortcoming())
+    with torch.no_grad():
+        method.network.logits.fill_(-1)
+    assert "do not reach the output" in str(method.shortcoming())
+    heard: list[str] = []
+
+    class Listening(ac.Reporter):
+        def warn(self, text: str) -> None:
+            heard.append(text)
+
+    train(options(recipe=ac.recipe("quick").changed(epochs=1, batch_size=40)), Path("run"), reporter=Listening())
+    assert any("budget" in text or "output" in text for text in heard)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"model": "resnet18", "model_options": {}}, "--method budgeted chooses in a graph of layers, and ResNet is none"),
+        ({"method_options": MethodOptions()}, "--method budgeted needs a --budget, such as --budget macs=0.5"),
+        ({"method_options": MethodOptions(budgets=("macs=0.5", "params=0.5"))}, "--method budgeted has one budget"),
+        ({"method_options": MethodOptions(budgets=("macs=1",))}, "--budget macs=1 allows the whole network"),
+        ({"method_options": MethodOptions(budgets=("params=10",))}, "is below the least that reaches the output"),
+        ({"method_options": MethodOptions(budgets=("latency=2ms",))}, "--method budgeted knows macs, params, cycles and cost"),
+        ({"method_options": MethodOptions(budgets=("cost=0.5",))}, "needs the cost itself: --cost package.module:function"),
+        ({"method_options": MethodOptions(budgets=("macs=0.5",), cost="a:b")}, "--cost a:b is budgeted by --budget cost="),
+        ({"method_options": MethodOptions(budgets=("macs=0.5",), machines=2)}, "--machines belongs to --budget cycles"),
+        ({"method_options": MethodOptions(budgets=("macs=0.5",), samples_per_batch=0)}, "--samples-per-batch 0 must be at"),
+        ({"method_options": MethodOptions(budgets=("macs=0.5",), warm_up=1.0)}, "--warm-up 1 must be at least 0 and below 1"),
+        ({"method_options": MethodOptions(budgets=("macs=0.5",), alphas=(2,))}, "--method budgeted cuts no widths, so --alpha"),
+        (
+            {"method": "adjoined", "method_options": MethodOptions(alphas=(2,), machines=2)},
+            "--machines goes with --method budgeted, not with adjoined",
+        ),
+        (
+            {"method": "dan", "method_options": MethodOptions(budgets=("cycles=20",))},
+            "dan's cost 'cycles' is unknown. Choices: macs, params, latency",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(here: Path, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError) as caught:
+        train(options(**changes), Path("run"))
+    assert text in str(caught.value)
+    assert not Path("run").exists()
