@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dan import Lines
 from record import RESULTS, record
 
 import adjcompress as ac
@@ -57,19 +58,6 @@ def runs(budgets: list[int]) -> list[Run]:
     alone = [Run(name, small, attention=False) for name in NAMES]
     undecayed = [Run(name, small, scaling="none") for name in ("shuffle", "hashed")]
     return [*first, *undecayed, *(Run(name, large) for name in NAMES), *alone]
-
-
-class Lines(ac.Reporter):
-    """A line for each epoch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def epoch(self, record: Any) -> None:
-        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f}" for name, score in record["validation"].items())
-        print(
-            f"{self.name} epoch {record['epoch']}: {scores} ({record['train']['images_per_second']:.0f} images/s)", flush=True
-        )
 
 
 class Job:

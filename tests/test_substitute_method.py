@@ -306,6 +306,7 @@ def test_attention_at_a_layer_that_is_worked_on_in_place() -> None:
     method = built("low_rank", "vgg11_bn")
     method.taught_by_(ac.create_model("vgg11_bn", 10), IMAGE, ("features.5", "features.9"))
     method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), 0.0).total.backward()
+    assert all(parameter.grad is not None for parameter in method.network.parameters())
 
 
 def test_depthwise_kernels_of_one_pixel_decay_as_all_others_do() -> None:
