@@ -147,8 +147,8 @@ def test_a_run_outside_of_runs_is_followed_too(folder: Path) -> None:
 
 
 def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adjcompress.bench.table._LAYER_SECONDS", 0.05)
-    monkeypatch.setattr("adjcompress.bench.table._NETWORK_SECONDS", 0.2)
+    monkeypatch.setattr("adjcompress.bench.table._LAYER_SECONDS", 0.01)
+    monkeypatch.setattr("adjcompress.bench.table._NETWORK_SECONDS", 0.05)
     run(*TRAIN)
     result = run("bench", "--table", "table.json")
     assert result.exit_code == 0, result.stderr

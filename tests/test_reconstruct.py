@@ -13,7 +13,7 @@ from conftest import randomise_
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.deploy import ExportOptions, Int8Options, export_onnx, export_package
+from adjcompress.deploy import ExportOptions, ExportReport, Int8Options, export_onnx, export_package
 from adjcompress.deploy.layout import optimised
 from adjcompress.deploy.reconstruct import row_factors
 from adjcompress.substitutes.hashed import Hashed
@@ -37,12 +37,19 @@ def example() -> Tensor:
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """The same network with dense weights in the file: every reconstructed form gives one of this size."""
+    example = torch.randn(2, 3, 32, 32)
+    path = tmp_path_factory.mktemp("dense") / "dense.onnx"
+    return export_onnx(network("hashed", 0.05), path, example, ExportOptions(materialise=True))
+
+
 @pytest.mark.parametrize(("name", "setting"), SETTINGS.items())
 def test_the_file_is_small_and_what_runs_is_the_dense_network(
-    tmp_path: Path, example: Tensor, name: str, setting: float
+    tmp_path: Path, example: Tensor, dense: ExportReport, name: str, setting: float
 ) -> None:
     small = export_onnx(network(name, setting), tmp_path / "small.onnx", example)
-    dense = export_onnx(network(name, setting), tmp_path / "dense.onnx", example, ExportOptions(materialise=True))
     saved = sum(layer.dense_bytes - layer.bytes for layer in small.reconstructed)
     assert len(small.reconstructed) >= 5 and not dense.reconstructed  # acdc's smallest is no smaller than dense
     assert small.bytes < 0.6 * dense.bytes
@@ -52,16 +59,20 @@ def test_the_file_is_small_and_what_runs_is_the_dense_network(
     assert small.certificate.relative < 1e-5
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return export_onnx(SPEC.build().eval(), tmp_path_factory.mktemp("whole") / "whole.onnx", torch.randn(2, 3, 32, 32))
+
+
 @pytest.mark.parametrize(("name", "setting"), CHAINS.items())
 def test_chains_are_small_convolutions_with_their_batch_norms_folded(
-    tmp_path: Path, example: Tensor, name: str, setting: float
+    tmp_path: Path, example: Tensor, whole: ExportReport, name: str, setting: float
 ) -> None:
     report = export_onnx(network(name, setting), tmp_path / "chain.onnx", example)
     assert not report.reconstructed and report.kind == "float32"
     graph = onnx.load(report.path).graph
     assert not any(node.op_type == "MatMul" for node in graph.node)
     # What precedes a convolution in a pre-activation network stays: block 0's first, and each sum's that feeds a shortcut.
-    whole = export_onnx(SPEC.build().eval(), tmp_path / "whole.onnx", example)
     assert report.batch_norms_left == whole.batch_norms_left
     assert report.bytes < whole.bytes
 

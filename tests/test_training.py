@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,12 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import adjcompress as ac
+from adjcompress.data import DataSpec, read_data
 from adjcompress.methods import Terms, decay_groups
 from adjcompress.training import Run, evaluate
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, newest_checkpoint
 from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
-from adjcompress.training.run import held
+from adjcompress.training.run import held, point_latest_at
 
 SCRIPT = """
 import sys, torch
@@ -104,17 +109,24 @@ class StopAfter(ac.Reporter):
         self.warnings.append(text)
 
 
-def interrupted(digits: ac.ImageData, epochs: int = 3, after: int = 2) -> Path:
+@functools.cache
+def _interrupted_once() -> Path:
+    """A run of three epochs that was stopped after two; trained once, to be copied."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    digits = read_data(DataSpec("digits", limit=120))
     spec, method = tiny_method(digits)
-    with pytest.raises(Stop):
-        ac.fit(
-            method,
-            digits,
-            ac.recipe("quick").changed(epochs=epochs, batch_size=32),
-            "run",
-            model=spec,
-            reporter=StopAfter(after),
-        )
+    recipe = ac.recipe("quick").changed(epochs=3, batch_size=32)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.chdir(folder)
+        ac.fit(method, digits, recipe, "run", model=spec, reporter=StopAfter(2))
+    return folder / "run"
+
+
+def interrupted() -> Path:
+    """A copy of it, as "run", and the newest here."""
+    shutil.copytree(_interrupted_once(), "run")
+    point_latest_at(Path("run"))
     return Path("run")
 
 
@@ -129,7 +141,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    newest = checkpoints(interrupted(digits))[-1]
+    newest = checkpoints(interrupted())[-1]
     assert newest.name == "checkpoint-2"
     weights = newest / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -157,7 +169,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_guessed(
     tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in checkpoints(interrupted(digits)):
+    for folder in checkpoints(interrupted()):
         (folder / "weights.safetensors").write_bytes(b"")
     with pytest.raises(ac.AdjCompressError, match=r"No checkpoint of run is whole: .*checkpoint-2 is damaged"):
         go_on(digits)
@@ -174,7 +186,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(
     tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    interrupted(digits)
+    interrupted()
     with pytest.raises(ac.AdjCompressError, match="run holds a run already: continue it with --resume"):
         train_tiny("run", digits)
     with pytest.raises(ac.AdjCompressError, match="was started with another recipe"):
@@ -187,7 +199,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(
 
 def test_two_processes_do_not_train_in_one_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = interrupted(digits)
+    folder = interrupted()
     with held(folder), pytest.raises(ac.AdjCompressError, match="run is being trained by another process"):
         go_on(digits)
     assert go_on(digits).results() is not None
@@ -244,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_last_good_checkpoin
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = interrupted(digits)
+    folder = interrupted()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     limit = """
 import resource, signal, sys
@@ -425,7 +437,7 @@ def test_tensorboard_sees_every_epoch_of_a_resumed_run(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.chdir(tmp_path)
-    interrupted(digits)
+    interrupted()
     run = go_on(digits)
     events = EventAccumulator(str(run.folder)).Reload()
     assert {"lr", "train/loss", "accuracy/full", "accuracy/alpha2"} <= set(events.Tags()["scalars"])
