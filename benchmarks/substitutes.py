@@ -25,7 +25,6 @@ from record import RESULTS, record
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
-from adjcompress.deploy import extract_package
 from adjcompress.files import write_text
 from adjcompress.methods import MethodOptions
 from adjcompress.training import TrainOptions, recipe, resume, train
@@ -105,15 +104,15 @@ class Job:
 
 
 def measure(job: Job) -> None:
-    """Extract, export and time everything side by side, on one thread."""
+    """Export and time everything side by side, on one thread."""
     data = read_data(job.spec)
-    done = [run for run in runs(job.arguments.budgets) if (job.folder / run.name / "results.json").is_file()]
     rows, files = [], []
-    for run in done:
-        row, file = row_of(ac.open_run(job.folder / run.name), "substitute", data)
-        row |= {"substitute": run.substitute, "budget": run.parameters, "attention": run.attention, "scaling": run.scaling}
-        rows.append(row)
-        files.append(file)
+    for run in runs(job.arguments.budgets):
+        if (job.folder / run.name / "results.json").is_file():
+            row, file = row_of(ac.open_run(job.folder / run.name), "substitute", data)
+            asked = {"substitute": run.substitute, "attention": run.attention, "scaling": run.scaling}
+            rows.append(row | {"budget": run.parameters, **asked})
+            files.append(file)
     others = [(TEACHER, "full"), *((ADJOINED, f"alpha{alpha:g}".replace(".", "_")) for alpha in ALPHAS), (ADJOINED, "full")]
     for folder, name in others:
         if (job.folder / folder / "results.json").is_file():
@@ -121,8 +120,8 @@ def measure(job: Job) -> None:
             rows.append(row | {"substitute": f"{folder} {name}"})
             files.append(file)
     # One latency for each form and budget: what attention and decay did does not show in it.
-    distinct = {file: None for row, file in zip(rows, files, strict=True) if row.get("attention", True)}
-    timings = ac.benchmark(list(distinct), threads=(1,), duration=job.arguments.duration).timings
+    timed = [file for row, file in zip(rows, files, strict=True) if plain(row)]
+    timings = ac.benchmark(timed, threads=(1,), duration=job.arguments.duration).timings
     latency = {timing.path: timing for timing in timings}
     for row, file in zip(rows, files, strict=True):
         timing = latency.get(file)
@@ -139,18 +138,22 @@ def measure(job: Job) -> None:
     plot(rows, RESULTS / "substitutes.svg")
 
 
+def plain(row: dict[str, Any]) -> bool:
+    """Whether a row was trained with all that helps."""
+    return bool(row.get("attention", True) and row.get("scaling", "matrix") == "matrix")
+
+
 def row_of(run: Any, name: str, data: ac.ImageData) -> tuple[dict[str, Any], Path]:
     """Everything but latency of one network of a run, and its ONNX file."""
-    package, path = run.folder / f"{name}.safetensors", run.folder / f"{name}.onnx"
-    report = extract_package(run, name, package)
-    exported = ac.export_package(package, path, data)
-    results, substitution = run.results(), report.package.substitution
+    method, path, example = run.method(), run.folder / f"{name}.onnx", data.preprocessing.example(7)
+    network, results = method.deployables()[name].eval(), run.results()
+    exported, counts = ac.export_onnx(network, path, example), ac.count(network, example)
     row = {
         "name": run.folder.name,
         "accuracy": results["test"][name]["accuracy"],
-        "setting": substitution.setting if substitution else None,
-        "parameters": report.package.parameters,
-        "macs": report.package.macs,
+        "setting": method.substitution.setting if method.substitution else None,
+        "parameters": counts.parameters,
+        "macs": counts.macs,
         "onnx_bytes": exported.bytes,
         "train_seconds": results["seconds"],
     }
@@ -171,8 +174,7 @@ def page(figures: dict[str, Any]) -> str:
         "| layer | setting | parameters | MACs | ONNX file | one thread | top-1 |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    plain = [row for row in rows if row.get("attention", True) and row.get("scaling", "matrix") == "matrix"]
-    for row in sorted(plain, key=lambda row: (row.get("budget") or 10**9, -row["accuracy"])):
+    for row in sorted(filter(plain, rows), key=lambda row: (row.get("budget") or 10**9, -row["accuracy"])):
         setting = f"{row['setting']:g}" if row["setting"] is not None else ""
         lines.append(
             f"| {row['substitute']} | {setting} | {row['parameters']:,} | {row['macs'] / 1e6:.2f} M | "
@@ -206,7 +208,6 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
-    plain = [row for row in rows if row.get("attention", True) and row.get("scaling", "matrix") == "matrix"]
     kinds = [*NAMES, ADJOINED]
     for axis, key, scale, label in (
         (axes[0], "parameters", 1e3, "parameters, thousands"),
@@ -214,7 +215,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         (axes[2], "p50_ms", 1, "ms, one thread"),
     ):
         for number, kind in enumerate(kinds):
-            own = [row for row in plain if row["substitute"].startswith(kind) and "full" not in row["substitute"]]
+            own = [row for row in filter(plain, rows) if row["substitute"].startswith(kind) and "full" not in row["substitute"]]
             axis.plot(
                 [row[key] / scale for row in own],
                 [100 * row["accuracy"] for row in own],
