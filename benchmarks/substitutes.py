@@ -55,8 +55,12 @@ def runs(budgets: list[int]) -> list[Run]:
     small, large = budgets
     first = [Run(name, small) for name in NAMES]
     alone = [Run(name, small, attention=False) for name in NAMES]
-    undecayed = [Run(name, small, scaling="none") for name in ("shuffle", "hashed")]
-    return [*first, *undecayed, *(Run(name, large) for name in NAMES), *alone]
+    undecayed = [
+        Run(name, small, scaling="none") for name in sorted(NAMES, key=("shuffle", "hashed").__contains__, reverse=True)
+    ]
+    larger = [Run(name, large) for name in NAMES]
+    rest = [run for name in NAMES for run in (Run(name, large, attention=False), Run(name, large, scaling="none"))]
+    return [*first, *undecayed[:2], *larger, *alone, *undecayed[2:], *rest]
 
 
 class Job:
@@ -180,24 +184,22 @@ def page(figures: dict[str, Any]) -> str:
             f"| {row['substitute']} | {setting} | {row['parameters']:,} | {row['macs'] / 1e6:.2f} M | "
             f"{row['onnx_bytes'] / 1e3:.0f} kB | {row['p50_ms']:.3f} ms | {100 * row['accuracy']:.2f} % |"
         )
-    lines += ["", "What attention transfer and scaled weight decay do, top-1 at the smaller budget:", ""]
-    lines += ["| layer | both | without attention transfer | without scaled decay |", "| --- | ---: | ---: | ---: |"]
-    small = min(row["budget"] for row in rows if row.get("budget"))
-    for name in NAMES:
-        cells = [
-            next(
-                (
-                    f"{100 * row['accuracy']:.2f} %"
-                    for row in rows
-                    if (row["substitute"], row.get("budget"), row.get("attention"), row.get("scaling"))
-                    == (name, small, attention, scaling)
-                ),
-                "not run",
-            )
-            for attention, scaling in ((True, "matrix"), (False, "matrix"), (True, "none"))
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for budget in sorted({row["budget"] for row in rows if row.get("budget")}):
+        lines += ["", f"What attention transfer and scaled weight decay do, top-1 within {budget:,} parameters:", ""]
+        lines += ["| layer | both | without attention transfer | without scaled decay |", "| --- | ---: | ---: | ---: |"]
+        lines += [f"| {name} | {' | '.join(ablation(rows, name, budget))} |" for name in NAMES]
     return "\n".join(lines) + "\n\n![accuracy over parameters, MACs and latency](substitutes.svg)\n"
+
+
+def ablation(rows: list[dict[str, Any]], name: str, budget: int) -> list[str]:
+    """Top-1 of a form with both, without attention transfer, and without scaled decay."""
+    cells = []
+    for attention, scaling in ((True, "matrix"), (False, "matrix"), (True, "none")):
+        wanted = (name, budget, attention, scaling)
+        keys = ("substitute", "budget", "attention", "scaling")
+        found = (row["accuracy"] for row in rows if tuple(map(row.get, keys)) == wanted)
+        cells.append(next((f"{100 * accuracy:.2f} %" for accuracy in found), "not run"))
+    return cells
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
