@@ -68,6 +68,15 @@ def test_drawn_architectures_come_to_the_budget_and_the_decided_one_costs_what_t
     assert worth[kept].mean() > worth[~kept].mean()
 
 
+def test_gates_have_an_optimiser_of_their_own_and_no_weight_decay() -> None:
+    method = BudgetedMethod.build(ac.create_model("neural_fabric", 10, **SMALL), IMAGE, MethodOptions(budgets=("params=0.6",)))
+    groups = {group["name"]: group for group in method.parameter_groups(0.1)}
+    assert [group["weight_decay"] for group in groups.values()] == [0.1, 0.0, 0.0]
+    assert groups["gates"]["params"] == [method.network.logits] and "own" in groups["gates"]
+    assert all(parameter.ndim > 1 for parameter in groups["decay"]["params"])
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(method.network.parameters()))
+
+
 def test_a_run_resumes_to_the_same_bits_and_its_package_is_the_architecture(here: Path) -> None:
     fabric: dict[str, Any] = {"model": "resnet_fabric", "model_options": {"blocks": 1}}
     whole = train(options(**fabric), Path("whole"))
