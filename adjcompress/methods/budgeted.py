@@ -42,8 +42,9 @@ _GAIN, _LARGEST = 0.5, 0.5  # of a Newton step of the tilt
 class BudgetedMethod:
     """Cross-entropy of the architectures that are drawn, for the weights; for the gates, REINFORCE on that and the cost.
 
-    The gates minimise the expected loss where the expected cost is the budget. A penalty max(0, cost - budget) of a fixed
-    weight, as published, meets a budget after hundreds of epochs or by luck; so a tilt of all gates together brings the drawn
+    The gates minimise the expected loss where the expected cost is the budget. The published penalty, a weight times
+    max(0, cost - budget), leaves to that weight what is met, and with a weight that adapts, simulated searches of 450 and 2,000
+    steps ended between 0.4 and 7 times the budget; so a tilt of all gates together brings the drawn
     architectures from the whole network's cost to the budget in the first half of the gates' training and holds them there,
     and the price of cost is what a gate must be worth to stay open: the multiplier of that constraint, found in every step
     from the gradients of loss and cost. Chance is taken out gradually, so that what is drawn at the end is what is decided. An
