@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from record import RESULTS, record
+from training import Lines, trained
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -36,7 +36,7 @@ from adjcompress.deploy import extract_package
 from adjcompress.files import write_text
 from adjcompress.methods import MethodOptions, SearchMethod
 from adjcompress.models import ModelSpec
-from adjcompress.training import TrainOptions, recipe, resume, train
+from adjcompress.training import TrainOptions, recipe
 
 
 class Job:
@@ -69,24 +69,18 @@ class Job:
 
     def train(self, name: str, options: MethodOptions, method: str) -> None:
         """Train, or go on training, the run `name`."""
-        folder = self.folder / name
-        if (folder / "results.json").is_file():
-            return
-        hardware = ac.Hardware(precision="bf16")
-        if (folder / "config.json").is_file() or (folder / "search" / "config.json").is_file():
-            resume(folder, hardware, Lines(name))
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        asked = TrainOptions(
-            model=self.arguments.model,
-            data=DataSpec(self.arguments.data),
-            method=method,
-            method_options=options,
-            recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
-            seed=self.arguments.seed,
-            search_epochs=self.arguments.search_epochs if method == "dan" else None,
+        trained(
+            self.folder / name,
+            lambda: TrainOptions(
+                model=self.arguments.model,
+                data=DataSpec(self.arguments.data),
+                method=method,
+                method_options=options,
+                recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
+                seed=self.arguments.seed,
+                search_epochs=self.arguments.search_epochs if method == "dan" else None,
+            ),
         )
-        train(asked, folder, hardware, Lines(name))
 
     def random_plan(self, budget: str, number: int) -> ac.WidthPlan:
         """Random scores of all candidates, decided like a search's."""
@@ -94,19 +88,6 @@ class Job:
         random = np.random.default_rng(number)
         scores = np.log(random.dirichlet(np.ones(method.network.logits.shape[1]), len(method.counts)))
         return method.found_at(decide(scores, method.counts, method.part_used)).plan
-
-
-class Lines(ac.Reporter):
-    """A line for each epoch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def epoch(self, record: Any) -> None:
-        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f}" for name, score in record["validation"].items())
-        print(
-            f"{self.name} epoch {record['epoch']}: {scores} ({record['train']['images_per_second']:.0f} images/s)", flush=True
-        )
 
 
 def train_all(job: Job) -> None:

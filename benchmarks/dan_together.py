@@ -19,8 +19,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from dan import Job, Lines
+from dan import Job
 from record import record
+from training import Lines
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide

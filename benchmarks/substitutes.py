@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dan import Lines
 from record import RESULTS, record
+from training import trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
 from adjcompress.files import write_text
 from adjcompress.methods import MethodOptions
-from adjcompress.training import TrainOptions, recipe, resume, train
+from adjcompress.training import TrainOptions, recipe
 
 NAMES = ("low_rank", "shuffle", "tensor_train", "aligned_tensor_train", "tucker", "hashed", "acdc")
 TEACHER, ADJOINED = "dense", "adjoined"
@@ -72,22 +72,18 @@ class Job:
 
     def train(self, name: str, method: str, options: MethodOptions, teacher: Path | None = None) -> None:
         """Train, or go on training, the run `name`."""
-        folder, hardware = self.folder / name, ac.Hardware(precision="bf16")
-        if (folder / "results.json").is_file():
-            return
-        if (folder / "config.json").is_file():
-            resume(folder, hardware, Lines(name))
-            return
-        asked = TrainOptions(
-            model=self.arguments.model,
-            data=self.spec,
-            method=method,
-            method_options=options,
-            recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
-            seed=self.arguments.seed,
-            teacher=teacher,
+        trained(
+            self.folder / name,
+            lambda: TrainOptions(
+                model=self.arguments.model,
+                data=self.spec,
+                method=method,
+                method_options=options,
+                recipe=recipe("cifar").changed(epochs=self.arguments.epochs),
+                seed=self.arguments.seed,
+                teacher=teacher,
+            ),
         )
-        train(asked, folder, hardware, Lines(name))
 
     def train_all(self) -> None:
         part, parts = map(int, self.arguments.part.split("/"))

@@ -25,6 +25,7 @@ from adjcompress.supernets import (
     advantages,
     cheapest,
     gradient,
+    parts_of,
     policy_loss,
 )
 from adjcompress.widths import WidthPlan
@@ -139,7 +140,7 @@ class BudgetedMethod:
         network = self.network
         gates = network.draw(_TRIED)
         active = network.reach.active(gates)
-        costs = torch.where(active[:, -1], self.cost.of(active) / self.cost.full, 1.0).to(network.logits)
+        costs = parts_of(self.cost, active).to(network.logits)
         slope = gradient(network.log_likelihood(gates.to(network.logits.device)), costs, network.logits)
         if network.training:
             wanted = self.limit ** min(1.0, along / _ARRIVED)

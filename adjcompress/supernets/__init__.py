@@ -1,7 +1,7 @@
 """Which part of a larger graph of layers is the best network under a cost? arXiv:1706.00046."""
 
 from adjcompress.supernets.architecture import Reach, open_gates
-from adjcompress.supernets.costs import Cost, CyclesCost, MacsCost, OwnCost, ParametersCost, cheapest
+from adjcompress.supernets.costs import Cost, CyclesCost, MacsCost, OwnCost, ParametersCost, cheapest, parts_of
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
 from adjcompress.supernets.network import StochasticSuperNetwork
 from adjcompress.supernets.policy import advantages, gradient, policy_loss
@@ -21,5 +21,6 @@ __all__ = [
     "distributed_cost",
     "gradient",
     "open_gates",
+    "parts_of",
     "policy_loss",
 ]

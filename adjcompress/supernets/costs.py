@@ -116,6 +116,15 @@ class OwnCost:
         return float(value)
 
 
+def parts_of(cost: Cost, active: Tensor) -> Tensor:
+    """Costs as parts of the whole network's, double (k,): nodes that run, bool (k, nodes). What does not reach the output: 1."""
+    found = torch.ones(len(active), dtype=torch.double)
+    reached = active[:, -1].cpu()
+    if bool(reached.any()):
+        found[reached] = cost.of(active[reached]).cpu() / cost.full
+    return found
+
+
 def cheapest(network: GraphNetwork, cost: Cost) -> float | None:
     """The least that an architecture costs which reaches the output: with the gates on the cheapest way open; None: unknown."""
     if cost.per_node is None:

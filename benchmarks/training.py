@@ -1,0 +1,39 @@
+"""How does a benchmark train? In a folder of its own, going on with what was begun, with a line for each epoch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import adjcompress as ac
+from adjcompress.training import TrainOptions, resume, train
+
+
+class Lines(ac.Reporter):
+    """A line for each epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def epoch(self, record: Any) -> None:
+        scores = ", ".join(f"{name} {100 * score['accuracy']:.2f}" for name, score in record["validation"].items())
+        print(
+            f"{self.name} epoch {record['epoch']}: {scores} ({record['train']['images_per_second']:.0f} images/s)", flush=True
+        )
+
+    def warn(self, text: str) -> None:
+        print(f"{self.name}: {text}", flush=True)
+
+
+def trained(folder: Path, asked: Callable[[], TrainOptions]) -> ac.Run:
+    """The finished run in `folder`: the rest of the one that was begun there, or what is `asked` for, in bf16."""
+    hardware = ac.Hardware(precision="bf16")
+    if not (folder / "results.json").is_file():
+        if (folder / "config.json").is_file() or (folder / "search" / "config.json").is_file():
+            resume(folder, hardware, Lines(folder.name))
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            train(asked(), folder, hardware, Lines(folder.name))
+    return ac.open_run(folder)
