@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from adjcompress_cli.image_size import ImageSize
 from adjcompress_cli.show import millions, output_options, show, warn, working
 from adjcompress_cli.show import table as print_table
 
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
     help="Instead, measure every layer of a network at every width into this file, to predict plans from. Resumable.",
 )
 @click.option("--model", help="With --table: the network. [default: the newest run's]")
-@click.option("--image-size", type=int, help="With --table: side of the images in pixels. [default: 224, or the run's]")
+@click.option(
+    "--image-size",
+    type=ImageSize(),
+    help="With --table: side of the images in pixels, or 180x240. [default: 224, or the run's]",
+)
 @click.option("--classes", type=int, help="With --table: classes of the network. [default: 1000, or the run's]")
 @click.option("--slim", multiple=True, help="With --table: layers that may become slim, as for train; repeatable.")
 @click.option(
@@ -61,7 +66,7 @@ def bench(
     duration: float,
     table: Path | None,
     model: str | None,
-    image_size: int | None,
+    image_size: tuple[int, int | None] | None,
     classes: int | None,
     slim: tuple[str, ...],
     output: Path,

@@ -13,6 +13,8 @@ from adjcompress_cli.show import show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from adjcompress.bench import TableReport
 
 
@@ -21,7 +23,7 @@ class Asked:
     """The network whose layers are to be measured, as far as the user said; the rest is the newest run's, or a default."""
 
     model: str | None
-    image_size: int | None
+    image_size: tuple[int, int | None] | None
     classes: int | None
     slim: tuple[str, ...]
 
@@ -48,12 +50,12 @@ def bench_table(
         told = (run.config.get("notes") or {}).get("options", {})
         if slim is None:
             slim, keep = told.get("slim") or None, told.get("keep") or None
-        size = asked.image_size or run.preprocessing.image_size
-        spec = ModelSpec(run.model.name, asked.classes or len(run.classes), size, run.model.options)
+        height, width = asked.image_size or run.preprocessing.size
+        spec = ModelSpec(run.model.name, asked.classes or len(run.classes), height, run.model.options)
     else:
-        size = asked.image_size or 224
-        spec = ModelSpec(asked.model, asked.classes or 1000, size)
-    example = torch.zeros(1, 3, size, size)
+        height, width = asked.image_size or (224, None)
+        spec = ModelSpec(asked.model, asked.classes or 1000, height)
+    example = torch.zeros(1, 3, height, width or height)
     bar = _Bar(quiet)
     try:
         report = measure_table(
@@ -69,7 +71,7 @@ def bench_table(
         )
     finally:
         bar.close()
-    show(report.to_json(), lambda: _print(report, spec.name, size), as_json, quiet)
+    show(report.to_json(), lambda: _print(report, spec.name, example), as_json, quiet)
 
 
 class _Bar:
@@ -107,7 +109,8 @@ class _Bar:
             self._bar.stop()
 
 
-def _print(report: TableReport, name: str, size: int) -> None:
+def _print(report: TableReport, name: str, example: Tensor) -> None:
+    size = "x".join(str(side) for side in dict.fromkeys(example.shape[2:]))
     click.echo(
         f"{report.path}: {name} at {size} px, {report.shapes} layer shapes at {report.points} widths; "
         f"{report.measured} times measured in {report.seconds:.0f} s"

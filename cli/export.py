@@ -125,7 +125,9 @@ def _images(source: Path, data: str | None) -> ImageData:
     info = package_info(source)
     if data is None and info.data is None:
         raise AdjCompressError(f"{source} does not say which data it was trained on: give images to compare on with --data.")
-    spec = DataSpec(data, info.preprocessing.image_size) if data is not None else info.data
+    height, width = info.preprocessing.image_size, info.preprocessing.width
+    ignore = info.data.ignore_label if info.data is not None else DataSpec.ignore_label
+    spec = DataSpec(data, height, width=width, ignore_label=ignore) if data is not None else info.data
     assert spec is not None
     try:
         return read_data(spec)

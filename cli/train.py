@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from adjcompress_cli.image_size import ImageSize
 from adjcompress_cli.show import output_options, percent, show, table
 
 # What belongs to the machine and the display, not to the training: it may differ when a run goes on.
@@ -24,7 +25,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--data",
     default="digits",
     show_default=True,
-    help="A data set by name, an .npz file, or a folder with train/ and test/ by class.",
+    help="A data set by name, an .npz file, or a folder with train/ and test/: by class, or of images/ and labels/.",
 )
 @click.option(
     "--model-option", multiple=True, help="An argument of the network's constructor, such as drop_path=0.2; repeatable."
@@ -46,12 +47,13 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--budget",
     multiple=True,
     help="dan: what the small network may cost: macs=0.45 (of the full's), params=1.8M, latency=9ms@one-core; repeatable. "
-    "With --substitute: its parameters, params=1.2M. budgeted: macs, params, cycles=16, or cost=0.5 of --cost.",
+    "With --substitute: its parameters, params=1.2M. budgeted: macs, params, latency, cycles=16, or cost=0.5 of --cost.",
 )
 @click.option(
     "--table",
     type=click.Path(path_type=Path),
-    help="dan: the latency table of a --budget latency, from adjcompress bench --table.",
+    help="dan, budgeted: the latency table of a --budget latency, from adjcompress bench --table. "
+    "[default: budgeted measures whole architectures]",
 )
 @click.option("--width-step", type=int, help="dan: every multiple of this many channels is a candidate, in place of --alpha.")
 @click.option("--halves", is_flag=True, help="dan: learn weights and widths on different halves of the images.")
@@ -129,7 +131,14 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option("--label-smoothing", type=float, help="Part of the labels spread over all classes.")
 @click.option("--clip-norm", type=float, help="Largest gradient norm.")
 @click.option("--ema", type=float, help="Average the weights with this decay per step, and deploy the average.")
-@click.option("--image-size", type=int, help="Side of the images in pixels. [default: their own; 224 for files]")
+@click.option(
+    "--image-size",
+    type=ImageSize(),
+    help="Side of the images in pixels; for segmentation also height x width, 180x240. [default: their own; 224 for files]",
+)
+@click.option(
+    "--ignore-label", type=int, default=255, show_default=True, help="Segmentation: pixels of this label count for nothing."
+)
 @click.option(
     "--validation",
     type=float,
@@ -165,6 +174,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
       adjcompress train --method dan --budget macs=0.45
       adjcompress train --method substitute --substitute low_rank --budget params=1.2M --teacher runs/digits-resnet18-standard
       adjcompress train --method budgeted --model resnet_fabric --budget macs=0.25
+      adjcompress train --method budgeted --model neural_fabric --data camvid/ --ignore-label 11 --budget macs=0.4
       adjcompress train --resume
       torchrun --nproc-per-node=2 --no-python adjcompress train --data cifar10
     """
@@ -197,8 +207,11 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
             results["search"] = json.loads((run.folder / PLAN).read_text())["search"]
 
         def text() -> None:
-            rows = [(name, percent(score["accuracy"]), f"{score['loss']:.4f}") for name, score in results["test"].items()]
-            table(("test split", "accuracy", "loss"), rows)
+            columns = {"accuracy": percent, "mean_iou": percent, "loss": "{:.4f}".format}
+            scores = results["test"]
+            shown = {column: word for column, word in columns.items() if all(column in score for score in scores.values())}
+            rows = [(name, *(word(score[column]) for column, word in shown.items())) for name, score in scores.items()]
+            table(("test split", *(column.replace("_", " ").replace("iou", "IoU") for column in shown)), rows)
             if "search" in results:
                 _show_search(results["search"], run.folder / PLAN)
             click.echo(f"Run: {run.folder}, report: {page}. Next: adjcompress extract")
@@ -217,10 +230,19 @@ def _train_options(options: dict[str, Any]) -> Any:
     from adjcompress.methods import MethodOptions
     from adjcompress.training import TrainOptions, read_plan, recipe
 
+    height, width = options["image_size"] or (None, None)
     changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "clip_norm", "ema")
     return TrainOptions(
         model=options["model"],
-        data=DataSpec(options["data"], options["image_size"], options["validation"], options["seed"], options["limit"]),
+        data=DataSpec(
+            options["data"],
+            height,
+            options["validation"],
+            options["seed"],
+            options["limit"],
+            width=width,
+            ignore_label=options["ignore_label"],
+        ),
         method=options["method"],
         method_options=MethodOptions(
             alphas=options["alpha"],

@@ -130,7 +130,15 @@ def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
         ({"method_options": MethodOptions(budgets=("macs=0.5", "params=0.5"))}, "--method budgeted has one budget"),
         ({"method_options": MethodOptions(budgets=("macs=1",))}, "--budget macs=1 allows the whole network"),
         ({"method_options": MethodOptions(budgets=("params=10",))}, "is below the least that reaches the output"),
-        ({"method_options": MethodOptions(budgets=("latency=2ms",))}, "--method budgeted knows macs, params, cycles and cost"),
+        (
+            {"method_options": MethodOptions(budgets=("latency=2ms@one-core",))},
+            "without a --table whole architectures are measured, by torch on one thread",
+        ),
+        (
+            {"method_options": MethodOptions(budgets=("macs=0.5",), table="t.json")},
+            "--table belongs to --budget latency=..., not to macs=0.5",
+        ),
+        ({"method_options": MethodOptions(budgets=("latency=1s",))}, "--budget latency=1000ms allows the whole network"),
         ({"method_options": MethodOptions(budgets=("cost=0.5",))}, "needs the cost itself: --cost package.module:function"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), cost="a:b")}, "--cost a:b is budgeted by --budget cost="),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), machines=2)}, "--machines belongs to --budget cycles"),

@@ -157,22 +157,16 @@ class LatencyCost:
         self.weights = [sizes.rows[f"{layer.name}.weight"] for layer in self.layers]
         self.full = table.predict_layers(self.layers).total_ms
         self._known: dict[tuple[int, int, int], float] = {}
-        widest = np.array([[count - 1 for count in sizes.counts_of]])
-        ends = [self._at(self._widths(choices)[0]) for choices in (np.zeros_like(widest), widest)]
-        elements = [sum(layer.elements for layer in layers) for layers in ends]
-        rests = [table.rest_ms(layers) for layers in ends]
-        slope = (rests[1] - rests[0]) / max(elements[1] - elements[0], 1)
-        self.rest = (rests[0] - slope * elements[0], slope)  # rest = first + second * numbers written: see LatencyTable
+        self.rest = table.rest_of(self.layers)
         self._sides = [self._side(number) for number in range(len(self.layers))]
         self._times = [self._grid(number) for number in range(len(self.layers))]
 
     def expected(self, choice: Tensor) -> Tensor:
         lengths = self.sizes.lengths(choice)
-        base, slope = self.rest
-        total = lengths.new_tensor(base)
+        total = lengths.new_tensor(self.rest.base_ms)
         for number, layer in enumerate(self.layers):
             outputs = lengths[0, self.weights[number]]
-            total = total + slope * outputs * int(np.prod(layer.shape.output_size))
+            total = total + self.rest.element_ms * outputs * int(np.prod(layer.shape.output_size))
             total = total + self._layer_ms(number, choice, lengths)
         return total + self._left_by_interpolation(choice)
 
@@ -190,9 +184,8 @@ class LatencyCost:
 
     def exact(self, choices: Choices) -> NDArray[np.float64]:
         widths = self._widths(choices)  # (n, layers, 2)
-        base, slope = self.rest
         positions = np.array([np.prod(layer.shape.output_size) for layer in self.layers])
-        total = base + slope * (widths[:, :, 1] @ positions)
+        total = self.rest.base_ms + self.rest.element_ms * (widths[:, :, 1] @ positions)
         for number in range(len(self.layers)):
             pairs, which = np.unique(widths[:, number], axis=0, return_inverse=True)
             total += np.array([self._ms(number, *pair) for pair in pairs])[which.reshape(-1)]

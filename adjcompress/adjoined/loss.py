@@ -34,12 +34,13 @@ class AdjointLoss:
 
 
 def divergence(full: Tensor, small: Tensor) -> Tensor:
-    """KL(p || q) in nats, mean over the batch, from the logits (N, classes) of both networks.
+    """KL(p || q) in nats, mean over images, or over pixels, from the logits (N, classes[, H, W]) of both networks.
 
     From log-probabilities, so no epsilon is needed and the divergence of equal logits is 0. The gradient reaches both.
     """
     log_p, log_q = F.log_softmax(_precise(full), 1), F.log_softmax(_precise(small), 1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    decisions = log_p.numel() // log_p.shape[1]
+    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / decisions
 
 
 def adjoint_loss(

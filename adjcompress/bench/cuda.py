@@ -103,7 +103,7 @@ def benchmark_cuda(packages: Sequence[Path], duration: float = 5.0) -> tuple[Tim
     Ratios are to the last package. Random images of each package's size; all packages must take the same.
     """
     infos = [package_info(path) for path in packages]
-    if len({info.preprocessing.image_size for info in infos}) > 1:
+    if len({info.preprocessing.size for info in infos}) > 1:
         raise AdjCompressError("Packages for images of different sizes cannot be timed side by side.")
     image = torch.randn_like(infos[0].preprocessing.example()).to("cuda")
     networks = {str(path): load_package(path) for path in packages}

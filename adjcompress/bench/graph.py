@@ -56,8 +56,7 @@ def onnx_facts(path: Path) -> FileFacts:
 def package_facts(path: Path) -> FileFacts:
     """The same of a package."""
     info = package_info(path)
-    size = info.preprocessing.image_size
-    return FileFacts(path, info.parameters, info.macs, path.stat().st_size, (3, size, size), "float32")
+    return FileFacts(path, info.parameters, info.macs, path.stat().st_size, (3, *info.preprocessing.size), "float32")
 
 
 def _image_input(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[tuple[int, ...], str]:

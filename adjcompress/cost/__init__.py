@@ -3,7 +3,17 @@
 from adjcompress.cost.budget import Budget, parse_budgets
 from adjcompress.cost.count import Counts, LayerCount, count
 from adjcompress.cost.grid import Grid
-from adjcompress.cost.latency import Anchor, Conditions, LatencyEstimate, LatencyTable, LayerLatency, Sweep
+from adjcompress.cost.latency import (
+    Anchor,
+    Conditions,
+    LatencyEstimate,
+    LatencyTable,
+    LayerLatency,
+    Rest,
+    Sweep,
+    table_checksum,
+    table_for,
+)
 from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 
 __all__ = [
@@ -18,9 +28,12 @@ __all__ = [
     "LayerCount",
     "LayerLatency",
     "LayerShape",
+    "Rest",
     "Sweep",
     "count",
     "fingerprint",
     "layer_shapes",
     "parse_budgets",
+    "table_checksum",
+    "table_for",
 ]

@@ -6,6 +6,7 @@ that were not fused, the executor's own work.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from adjcompress.cost.budget import Budget
 from adjcompress.cost.grid import Grid, Point
 from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import write_text
+from adjcompress.machine import TARGET_CORES
 
 _FORMAT = 1
 
@@ -76,6 +79,14 @@ class LayerLatency:
     channels_in: int
     channels_out: int
     ms: float
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a network takes beside its layers: `base_ms`, and `element_ms` for each number that its layers write."""
+
+    base_ms: float
+    element_ms: float
 
 
 @dataclass(frozen=True)
@@ -184,13 +195,18 @@ class LatencyTable:
 
     def rest_ms(self, layers: Sequence[Layer]) -> float:
         """What a network takes beside its layers: a + b * (numbers its layers write), through the network's two anchors."""
+        rest = self.rest_of(layers)
+        return rest.base_ms + rest.element_ms * sum(layer.elements for layer in layers)
+
+    def rest_of(self, layers: Sequence[Layer]) -> Rest:
+        """The line through the two anchors of the network that runs these layers, or slices of them."""
         anchors = self.anchors.get(fingerprint(layers))
         if not anchors:
             raise AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
         written = [sum(layer.elements for layer in anchor.layers) for anchor in anchors]
         rests = [anchor.measured_ms - sum(self._layer_ms(layer) for layer in anchor.layers) for anchor in anchors]
         slope = (rests[-1] - rests[0]) / (written[-1] - written[0])
-        return rests[0] + slope * (sum(layer.elements for layer in layers) - written[0])
+        return Rest(rests[0] - slope * written[0], slope)
 
     def differences(self, conditions: Conditions) -> tuple[str, ...]:
         """In what the table's conditions differ from others, such as "threads: 1 in table.json, 2 here"."""
@@ -222,6 +238,28 @@ class LatencyTable:
             return self.layer_ms(layer.shape, layer.channels_in, layer.channels_out)
         except AdjCompressError as error:
             raise AdjCompressError(f"Layer {layer.name}: {error}") from None
+
+
+def table_for(path: Path, budgets: Sequence[Budget]) -> LatencyTable:
+    """The latency table at `path`; one that was not measured as the budgets of latency mean it is an AdjCompressError."""
+    table = LatencyTable.read(path)
+    threads, batch = table.conditions.threads, table.conditions.batch
+    for budget in (budget for budget in budgets if budget.cost == "latency"):
+        cores = TARGET_CORES[budget.target] if budget.target else threads
+        if threads != cores or batch != 1:
+            target = f" --target {budget.target}" if budget.target else ""
+            raise AdjCompressError(
+                f"--budget {budget} is for one image at a time{f' and {cores} threads' if budget.target else ''}; {path} holds "
+                f"batch {batch} and {threads} threads: measure another, adjcompress bench --table FILE --model NAME{target}."
+            )
+    return table
+
+
+def table_checksum(path: str | Path | None) -> str | None:
+    """Which table it was, for a search that goes on; None without one."""
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _sweep_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> Sweep:

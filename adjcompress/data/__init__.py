@@ -1,11 +1,12 @@
 """Which images are trained and tested on, and how do they arrive?"""
 
 from adjcompress.data.augment import Augmentation, augmentation, central
-from adjcompress.data.loader import TrainingBatches, epoch_batches, evaluation_batches, steps_of
+from adjcompress.data.loader import TrainingBatches, epoch_batches, evaluation_batch, evaluation_batches, steps_of
 from adjcompress.data.sources import data_names, load_data, read_data
-from adjcompress.data.splits import DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
+from adjcompress.data.splits import IGNORED, DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
 
 __all__ = [
+    "IGNORED",
     "Augmentation",
     "DataSpec",
     "FileSplit",
@@ -18,6 +19,7 @@ __all__ = [
     "central",
     "data_names",
     "epoch_batches",
+    "evaluation_batch",
     "evaluation_batches",
     "load_data",
     "read_data",

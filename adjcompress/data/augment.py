@@ -1,8 +1,8 @@
 """How do training images vary?
 
 Transforms of a whole batch at once, every image by its own draw: they are transforms of torchvision's v2 kind, take
-(N, 3, H, W), run where the batch lies and draw from torch's global generator. An `Augmentation` pairs what is done to a
-batch with what is done to a file while it is decoded.
+(N, 3, H, W), run where the batch lies and draw from torch's global generator. Labels of pixels move with their images. An
+`Augmentation` pairs what is done to a batch with what is done to a file while it is decoded.
 """
 
 from __future__ import annotations
@@ -16,44 +16,82 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as pixels
 
-from adjcompress.data.splits import FileSplit, ImageData, Preprocessing
+from adjcompress.data.splits import IGNORED, FileSplit, ImageData, Preprocessing
 from adjcompress.errors import pick
 
 
-class RandomFlips(v2.Transform):
+class _Joint(v2.Transform):
+    """A transform that draws once for a batch and changes its images (N, 3, H, W), and a mask of labels (N, H, W), alike."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return self.draws(flat_inputs[0])
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        mask = isinstance(inpt, tv_tensors.Mask)
+        plain = inpt.as_subclass(Tensor)
+        return tv_tensors.wrap(self.changed(plain, params, mask), like=inpt) if mask else self.changed(plain, params, mask)
+
+    def draws(self, images: Tensor) -> dict[str, Any]:
+        """What chance decides for a batch."""
+        raise NotImplementedError
+
+    def changed(self, values: Tensor, params: dict[str, Any], mask: bool) -> Tensor:
+        """Images (N, 3, H, W), or where `mask` labels (N, H, W), as was drawn."""
+        raise NotImplementedError
+
+
+class RandomFlips(_Joint):
     """Mirror each image left to right with probability `p`; any dtype."""
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         self.p = p
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        chosen = torch.rand(len(inpt), 1, 1, 1, device=inpt.device) < self.p
-        return torch.where(chosen, inpt.flip(-1), inpt)
+    def draws(self, images: Tensor) -> dict[str, Any]:
+        return {"chosen": torch.rand(len(images), device=images.device) < self.p}
+
+    def changed(self, values: Tensor, params: dict[str, Any], mask: bool) -> Tensor:
+        return torch.where(params["chosen"].view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
 
 
-class RandomShifts(v2.Transform):
-    """Pad each image by `padding` black pixels and cut its size out at a random place; any dtype."""
+class RandomShifts(_Joint):
+    """Pad each image by `padding` black pixels, that count for nothing, and cut its size out at a random place; any dtype."""
 
     def __init__(self, padding: int = 4) -> None:
         super().__init__()
         self.padding = padding
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        count, _, height, width = inpt.shape
-        padded = F.pad(inpt, [self.padding] * 4)
-        top, left = torch.randint(0, 2 * self.padding + 1, (2, count, 1), device=inpt.device)
-        rows = top + torch.arange(height, device=inpt.device)  # (N, H)
-        columns = left + torch.arange(width, device=inpt.device)  # (N, W)
-        images = torch.arange(count, device=inpt.device)
-        cut = padded.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return cut.permute(0, 3, 1, 2)
+    def draws(self, images: Tensor) -> dict[str, Any]:
+        count, _, height, width = images.shape
+        top, left = torch.randint(0, 2 * self.padding + 1, (2, count, 1), device=images.device)
+        return {
+            "images": torch.arange(count, device=images.device)[:, None, None],
+            "rows": (top + torch.arange(height, device=images.device))[:, :, None],
+            "columns": (left + torch.arange(width, device=images.device))[:, None, :],
+        }
+
+    def changed(self, values: Tensor, params: dict[str, Any], mask: bool) -> Tensor:
+        padded = F.pad(values, [self.padding] * 4, value=IGNORED if mask else 0)
+        places = params["images"], params["rows"], params["columns"]
+        if mask:
+            return padded[places]
+        return padded.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2)
 
 
-class RandomProjections(v2.Transform):
+def _sampled(values: Tensor, grid: Tensor, mask: bool, align_corners: bool) -> Tensor:
+    """Images sampled bilinearly at `grid` (N, H, W, 2), borders reflected; labels by the nearest."""
+    if mask:
+        floats = values[:, None].float()
+        found = F.grid_sample(floats, grid, "nearest", "reflection", align_corners)
+        return found[:, 0].to(values.dtype)
+    return F.grid_sample(values, grid, padding_mode="reflection", align_corners=align_corners)
+
+
+class RandomProjections(_Joint):
     """Rotate within `degrees` with probability `p`; with probability `p`, warp by up to `warp` and zoom in up to `zoom`.
 
     One bilinear sampling for all three, borders reflected. Float images.
@@ -63,8 +101,8 @@ class RandomProjections(v2.Transform):
         super().__init__()
         self.degrees, self.p, self.warp, self.zoom = degrees, p, warp, zoom
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        count, device = len(inpt), inpt.device
+    def draws(self, images: Tensor) -> dict[str, Any]:
+        count, device = len(images), images.device
         rotated, warped = torch.rand(2, count, device=device) < self.p
         angle = (torch.rand(count, device=device) * 2 - 1) * math.radians(self.degrees) * rotated
         scale = 1 / (1 + torch.rand(count, device=device) * (self.zoom - 1) * warped)
@@ -72,10 +110,12 @@ class RandomProjections(v2.Transform):
         zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         projection = torch.stack([cos, -sin, zero, sin, cos, zero, tilt[0], tilt[1], one], -1).view(count, 3, 3)
-        y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=device) for side in inpt.shape[-2:]), indexing="ij")
+        y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=device) for side in images.shape[-2:]), indexing="ij")
         points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ projection.transpose(1, 2)  # (N, HW, 3)
-        grid = (points[..., :2] / points[..., 2:]).view(count, *inpt.shape[-2:], 2)
-        return F.grid_sample(inpt, grid, padding_mode="reflection", align_corners=True)
+        return {"grid": (points[..., :2] / points[..., 2:]).view(count, *images.shape[-2:], 2)}
+
+    def changed(self, values: Tensor, params: dict[str, Any], mask: bool) -> Tensor:
+        return _sampled(values, params["grid"], mask, align_corners=True)
 
 
 class RandomLighting(v2.Transform):
@@ -86,6 +126,8 @@ class RandomLighting(v2.Transform):
         self.amount, self.p = amount, p
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
         shape = (len(inpt), 1, 1, 1)
         chosen = torch.rand(shape, device=inpt.device) < self.p
         shift, stretch = (torch.rand((2, *shape), device=inpt.device) * 2 - 1) * self.amount * chosen
@@ -93,23 +135,25 @@ class RandomLighting(v2.Transform):
         return ((inpt - mean) * (1 + stretch) + mean + 255 * shift / 2).clamp(0, 255)
 
 
-class RandomResizedCrops(v2.Transform):
+class RandomResizedCrops(_Joint):
     """Cut a random part of each image, `area` of it at an aspect from 3/4 to 4/3, and stretch it to the image's size."""
 
     def __init__(self, area: tuple[float, float] = (0.08, 1.0)) -> None:
         super().__init__()
         self.area = area
 
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        count, device = len(inpt), inpt.device
+    def draws(self, images: Tensor) -> dict[str, Any]:
+        count, device = len(images), images.device
         area = torch.empty(count, device=device).uniform_(*self.area)
         aspect = torch.empty(count, device=device).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         x, y = ((torch.rand(2, count, device=device) * 2 - 1) * (1 - torch.stack([width, height]))).unbind()
         zero = torch.zeros_like(x)
         affine = torch.stack([width, zero, x, zero, height, y], -1).view(count, 2, 3)
-        grid = F.affine_grid(affine, list(inpt.shape), align_corners=False)
-        return F.grid_sample(inpt, grid, padding_mode="reflection", align_corners=False)
+        return {"grid": F.affine_grid(affine, list(images.shape), align_corners=False)}
+
+    def changed(self, values: Tensor, params: dict[str, Any], mask: bool) -> Tensor:
+        return _sampled(values, params["grid"], mask, align_corners=False)
 
 
 View = Callable[[Image.Image], Tensor]
@@ -121,6 +165,13 @@ class Augmentation:
 
     batch: v2.Transform
     file: Callable[[Preprocessing], View]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of float images, and their labels: classes (N,), which nothing changes, or maps (N, H, W)."""
+        if labels.ndim == 1:
+            return self.batch(images), labels
+        images, mask = self.batch(images, tv_tensors.Mask(labels))
+        return images, mask.as_subclass(Tensor)
 
 
 def central(preprocessing: Preprocessing) -> View:

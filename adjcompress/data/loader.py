@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from adjcompress.data.augment import View
-from adjcompress.data.splits import FileSplit, Split, TensorSplit
+from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
 from adjcompress.seeds import derived_seed
 
@@ -49,8 +49,14 @@ def steps_of(images: int, batch_size: int) -> int:
     return max(1, -(-images // batch_size))
 
 
+def evaluation_batch(data: ImageData) -> int:
+    """How many images are looked at together: 250; for segmentation, where layers stay as large as images, a million pixels."""
+    height, width = data.preprocessing.size
+    return max(1, 2**20 // (height * width)) if data.segmentation else 250
+
+
 class TrainingBatches:
-    """Batches of pixels, uint8 (N, 3, H, W), and labels, int64 (N,), on `device`, in a new order every epoch."""
+    """Batches of pixels, uint8 (N, 3, H, W), and labels, int64 (N,) or (N, H, W), on `device`, in a new order every epoch."""
 
     def __init__(
         self,
@@ -86,7 +92,7 @@ class TrainingBatches:
         if isinstance(self.split, TensorSplit):
             for indices in batches:
                 indices = indices.to(self.device)
-                yield self.split.images[indices], self.split.labels[indices]
+                yield self.split.batch(indices)
             return
         assert self._files is not None
         self._sampler.batches = [[(epoch, index) for index in indices.tolist()] for indices in batches]
@@ -107,7 +113,8 @@ def evaluation_batches(
     batches = [batch for batch in share.split(batch_size) if len(batch)]
     if isinstance(split, TensorSplit):
         for indices in batches:
-            yield split.images[indices].to(device), split.labels[indices].to(device)
+            images, labels = split.batch(indices)
+            yield images.to(device), labels.to(device)
         return
     sampler = _EpochSampler()
     sampler.batches = [[(0, index) for index in batch.tolist()] for batch in batches]

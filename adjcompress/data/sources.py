@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from adjcompress.data.segmentation import is_segmentation, read_segmentation
 from adjcompress.data.splits import (
     DataSpec,
     FileSplit,
@@ -39,14 +40,24 @@ def data_names() -> list[str]:
     return ["digits", *_BY_NAME]
 
 
-def load_data(source: str, image_size: int | None = None, validation: float = 0.1, seed: int = 0) -> ImageData:
+def load_data(
+    source: str,
+    image_size: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    *,
+    width: int | None = None,
+    ignore_label: int = 255,
+) -> ImageData:
     """Read a data set: a name of `data_names()`, an .npz file, or a folder of images.
 
     `image_size` in pixels: by default the images' own in memory, 224 for files. Where there is no validation split,
     `validation` of every training class is held out by `seed`. Downloads go to $ADJCOMPRESS_DATA, by default
-    ~/.cache/adjcompress. Anything wrong with the source is an AdjCompressError.
+    ~/.cache/adjcompress. A folder whose splits hold images/ and labels/ is one for segmentation: there `image_size` x `width`
+    is the size of its images, by default their own, and pixels of `ignore_label` count for nothing. Anything wrong with the
+    source is an AdjCompressError.
     """
-    return read_data(DataSpec(source, image_size, validation, seed))
+    return read_data(DataSpec(source, image_size, validation, seed, width=width, ignore_label=ignore_label))
 
 
 def read_data(spec: DataSpec) -> ImageData:
@@ -54,10 +65,17 @@ def read_data(spec: DataSpec) -> ImageData:
     if spec.image_size is not None and spec.image_size < 8:
         raise AdjCompressError(f"--image-size {spec.image_size} is too small: 8 pixels at least.")
     path = Path(spec.source)
+    if spec.width is not None and not is_segmentation(path):
+        raise AdjCompressError(
+            f"--image-size {spec.image_size}x{spec.width}: images of classes are cut square; give one number. Only a "
+            "folder for segmentation, with images/ and labels/ in each split, has a height and a width."
+        )
     if spec.source == "digits":
         data = _digits(spec)
     elif spec.source in _BY_NAME:
         data = _downloaded(spec)
+    elif is_segmentation(path):
+        data = read_segmentation(spec)
     elif path.is_dir():
         data = _folder(spec)
     elif path.suffix == ".npz":
@@ -67,7 +85,7 @@ def read_data(spec: DataSpec) -> ImageData:
     else:
         names = ", ".join(nearest_first(spec.source, data_names()))
         raise AdjCompressError(
-            f"Data {spec.source!r} is unknown. Choices: {names}; or a folder with train/ and test/ by class, or an .npz file."
+            f"Data {spec.source!r} is unknown. Choices: {names}; or a folder with train/ and test/, or an .npz file."
         )
     return data.limited(spec.limit) if spec.limit is not None else data
 
@@ -171,7 +189,7 @@ def _folder(spec: DataSpec) -> ImageData:
     if "train" not in present or len(present) < 2:
         raise AdjCompressError(
             f"{root} has {', '.join(present) or 'neither train/ nor test/'}; expected: train/ and test/ (or val/), "
-            "with a folder of images for each class."
+            "with a folder of images for each class, or images/ and labels/ for segmentation."
         )
     classes = {name: _class_names(root / name) for name in present}
     for name in present[1:]:

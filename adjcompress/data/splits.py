@@ -1,6 +1,7 @@
 """What is a data set, once it is read?
 
-A split is either tensors in memory (`TensorSplit`) or paths to image files (`FileSplit`); training treats both alike.
+A split is either tensors in memory (`TensorSplit`) or paths to image files (`FileSplit`); training treats both alike. Its
+labels are a class for each image or, for segmentation, one for each pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from adjcompress.errors import AdjCompressError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IGNORED = -100  # the label of a pixel that counts for nothing: the one that torch's cross-entropy passes over
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,29 @@ class Preprocessing:
     """What happens to an image before the network sees it, outside training: enough to do it again anywhere.
 
     Resize the shorter side to `resize` pixels (None: the image has its size), cut the central square of `image_size`
-    pixels, divide by 255, subtract `mean`, divide by `std`, per RGB channel.
+    pixels, divide by 255, subtract `mean`, divide by `std`, per RGB channel. Images for segmentation are resized as a whole,
+    to `image_size` x `width` pixels (None: square).
     """
 
     image_size: int
     resize: int | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of what the network sees."""
+        return self.image_size, self.width or self.image_size
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preprocessing:
         """What `dataclasses.asdict` and JSON made of it, as a Preprocessing again."""
-        return cls(data["image_size"], data["resize"], tuple(data["mean"]), tuple(data["std"]))
+        return cls(data["image_size"], data["resize"], tuple(data["mean"]), tuple(data["std"]), data.get("width"))
 
     def example(self, images: int = 1) -> Tensor:
-        """A batch of zeros of the shape that the network sees: (images, 3, image_size, image_size)."""
-        return torch.zeros(images, 3, self.image_size, self.image_size)
+        """A batch of zeros of the shape that the network sees: (images, 3, height, width)."""
+        return torch.zeros(images, 3, *self.size)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) of 0..255 -> float32 of the same shape."""
@@ -54,7 +63,8 @@ class DataSpec:
     """All that is needed to read a data set again: plain data, kept in runs and packages.
 
     `source` as the user gave it, `image_size` in pixels (None: as it comes), the part and seed of the validation split
-    where it is held out, and at most `limit` images in each split (None: all).
+    where it is held out, and at most `limit` images in each split (None: all). For segmentation `image_size` is the height,
+    `width` the width (None: as high as it is wide), and pixels of `ignore_label` count for nothing.
     """
 
     source: str
@@ -62,17 +72,23 @@ class DataSpec:
     validation: float = 0.1
     seed: int = 0
     limit: int | None = None
+    width: int | None = None
+    ignore_label: int = 255
 
 
 @dataclass(frozen=True)
 class TensorSplit:
-    """Images in memory: uint8 (N, 3, H, W), and their labels: int64 (N,)."""
+    """Images in memory: uint8 (N, 3, H, W), and their labels: int64 (N,), or for segmentation int16 (N, H, W)."""
 
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels, int64, of these indices."""
+        return self.images[indices], self.labels[indices].long()
 
     def subset(self, indices: Tensor) -> TensorSplit:
         return TensorSplit(self.images[indices], self.labels[indices])
@@ -115,6 +131,11 @@ class ImageData:
     preprocessing: Preprocessing
     mirrors: bool = True
 
+    @property
+    def segmentation(self) -> bool:
+        """Whether every pixel has a label, not every image."""
+        return self.train.labels.ndim > 1
+
     def limited(self, images: int) -> ImageData:
         """The same data with about `images` images in each split, the classes in proportion, at least one of each."""
         if images < 1:
@@ -130,11 +151,15 @@ class ImageData:
 
 
 def held_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (rest, held): `fraction` of every class drawn at random, at least one image of each; both sorted."""
+    """Indices (rest, held): `fraction` of every class drawn at random, at least one image of each; both sorted.
+
+    Where pixels have labels, images (N, H, W), it is `fraction` of the images.
+    """
     random = np.random.default_rng(seed)
     held = []
-    for label in labels.unique().tolist():
-        members = torch.nonzero(labels == label).flatten().numpy()
+    of_images = labels if labels.ndim == 1 else torch.zeros(len(labels))
+    for label in of_images.unique().tolist():
+        members = torch.nonzero(of_images == label).flatten().numpy()
         held.append(random.permutation(members)[: max(1, round(fraction * len(members)))])
     indices = torch.from_numpy(np.sort(np.concatenate(held)))
     rest = torch.ones(len(labels), dtype=torch.bool)
@@ -147,7 +172,7 @@ def with_validation(split: AnySplit, spec: DataSpec) -> tuple[AnySplit, AnySplit
     if not 0 < spec.validation < 1:
         raise AdjCompressError(f"--validation {spec.validation} must lie between 0 and 1: the part of training held out.")
     rest, held = held_out(split.labels, spec.validation, spec.seed)
-    if len(split.labels[rest].unique()) < len(split.labels.unique()):
+    if not len(rest) or (split.labels.ndim == 1 and len(split.labels[rest].unique()) < len(split.labels.unique())):
         raise AdjCompressError(
             f"{spec.source}: a class has too few training images to hold {spec.validation:.0%} out for validation."
         )
@@ -155,9 +180,10 @@ def with_validation(split: AnySplit, spec: DataSpec) -> tuple[AnySplit, AnySplit
 
 
 def check_labels(labels: Sequence[Tensor], classes: int, source: str) -> None:
-    """Every label must be a class: 0 <= label < classes."""
+    """Every label must be a class, 0 <= label < classes, or ignored."""
     for tensor in labels:
-        if len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) < classes:
+        counted = tensor[tensor != IGNORED]
+        if len(counted) and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
             raise AdjCompressError(
-                f"{source}: labels run from {int(tensor.min())} to {int(tensor.max())}, but there are {classes} classes."
+                f"{source}: labels run from {int(counted.min())} to {int(counted.max())}, but there are {classes} classes."
             )

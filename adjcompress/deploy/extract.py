@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost import count
-from adjcompress.data import ImageData, Split, central, evaluation_batches
+from adjcompress.data import ImageData, Split, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.package import PackageInfo, save_package
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods import BudgetedMethod
@@ -20,7 +20,7 @@ from adjcompress.training.rebuild import rebuild
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
 
 _IMAGES = 64
-_BATCH, _REESTIMATED = 250, 5000  # images that batch norms are re-estimated on, where a network needs it
+_REESTIMATED = 5000  # images that batch norms are re-estimated on, where a network needs it
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
         )
     if isinstance(method, BudgetedMethod):
         _reestimate_(rebuilt, data)
-    batches = evaluation_batches(data.test, central(data.preprocessing), 250, torch.device("cpu"))
+    batches = evaluation_batches(data.test, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
     score = evaluate({name: rebuilt}, batches, data.preprocessing.normalise, len(data.classes))[name]
     path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
     info = save_package(
@@ -83,7 +83,7 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
         name=name,
         classes=data.classes,
         preprocessing=data.preprocessing,
-        accuracy={"test": score.accuracy},
+        accuracy={"test": score.accuracy, **({} if score.mean_iou is None else {"test mean IoU": score.mean_iou})},
         data=data.spec,
         certificates=[certificate],
         substitution=method.substitution,
@@ -94,8 +94,9 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
 
 def _reestimate_(network: nn.Module, data: ImageData) -> None:
     """Batch norms as they are when one architecture runs: in training they saw many."""
-    batches = evaluation_batches(data.train, central(data.preprocessing), _BATCH, torch.device("cpu"))
-    images = (data.preprocessing.normalise(pixels) for pixels, _ in itertools.islice(batches, _REESTIMATED // _BATCH))
+    size = evaluation_batch(data)
+    batches = evaluation_batches(data.train, central(data.preprocessing), size, torch.device("cpu"))
+    images = (data.preprocessing.normalise(pixels) for pixels, _ in itertools.islice(batches, -(-_REESTIMATED // size)))
     reestimate_batch_norm_(network, images)
 
 

@@ -10,12 +10,10 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from adjcompress.data import ImageData, Preprocessing, Split, central, evaluation_batches
+from adjcompress.data import IGNORED, ImageData, Preprocessing, Split, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.graph import INPUT, OUTPUT
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.weights import first_line
-
-_BATCH = 100
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -47,13 +45,13 @@ def runner(path: Path) -> Callable[[np.ndarray], Tensor]:
 
 
 def logits_on(path: Path, data: ImageData, split: Split, from_pixels: bool) -> tuple[Tensor, Tensor]:
-    """A file's logits (N, classes) on a whole split, and the labels (N,)."""
+    """A file's logits (N, classes[, H, W]) on a whole split, and the labels (N[, H, W])."""
     run = runner(path)
-    batches = evaluation_batches(split, central(data.preprocessing), _BATCH, torch.device("cpu"))
+    batches = evaluation_batches(split, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
     pairs = [(run(as_input(pixels, data.preprocessing, from_pixels)), labels) for pixels, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The part of the images whose largest logit is the right one."""
-    return (logits.argmax(1) == labels).double().mean().item()
+    """The part of the images, or of the pixels that count, whose largest logit is the right one."""
+    return (logits.argmax(1) == labels)[labels != IGNORED].double().mean().item()

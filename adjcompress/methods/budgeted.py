@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adjcompress.cost.budget import Budget, parse_budgets
+from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
+from adjcompress.data import IGNORED
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
 from adjcompress.models.graph import GraphNetwork
@@ -18,7 +20,9 @@ from adjcompress.substitutes import Substitution
 from adjcompress.supernets import (
     Cost,
     CyclesCost,
+    LatencyCost,
     MacsCost,
+    MeasuredCost,
     OwnCost,
     ParametersCost,
     StochasticSuperNetwork,
@@ -34,7 +38,6 @@ MET = 0.05
 _TRAVEL = 12.0  # how far a gate's logit may go in the training: from 3 to -3 and back
 _SHARPEST = 10.0
 _ARRIVED = 0.5  # part of the gates' training after which the drawn architectures cost the budget
-_TRIED = 32  # architectures whose cost alone is looked at in a step
 _MEMORY = 0.95  # of running means
 _AGAIN = 20
 _GAIN, _LARGEST = 0.5, 0.5  # of a Newton step of the tilt
@@ -89,12 +92,18 @@ class BudgetedMethod:
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> BudgetedMethod:
+        table = settings["options"].get("table")
+        if table is not None and table_checksum(table) != settings["table"]:
+            raise AdjCompressError(
+                f"{table} is not the latency table that the search began with: put that back, or train a new --run."
+            )
         return cls.build(model, torch.zeros(*settings["example"]), MethodOptions(**settings["options"]))
 
     def settings(self) -> dict[str, Any]:
-        names = ("budgets", "machines", "cost", "samples_per_batch", "warm_up")
+        names = ("budgets", "machines", "cost", "table", "samples_per_batch", "warm_up")
         kept = {name: getattr(self.options, name) for name in names}
-        return {"options": {**kept, "budgets": list(kept["budgets"])}, "example": list(self.example.shape)}
+        options = {**kept, "budgets": list(kept["budgets"])}
+        return {"options": options, "example": list(self.example.shape), "table": table_checksum(self.options.table)}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         network = self.network
@@ -107,7 +116,7 @@ class BudgetedMethod:
         cost_slope = self._steered(along)
         each = -(-len(images) // min(self.options.samples_per_batch, len(images)))
         gates, reached = self._drawn(-(-len(images) // each))
-        losses = F.cross_entropy(network(images, gates).float(), labels, reduction="none")
+        losses = _by_image(F.cross_entropy(network(images, gates).float(), labels, reduction="none"), labels)
         supervised = losses[reached.repeat_interleave(each)[: len(images)].to(losses.device)].mean()
         by_architecture = torch.stack([chunk.mean() for chunk in losses.detach().split(each)])
         lost = torch.where(reached.to(losses.device), by_architecture, math.log(self.classes))
@@ -138,7 +147,7 @@ class BudgetedMethod:
         The slope, (gates,), is the gradient of the expected cost by the logits; costs are parts of the whole network's.
         """
         network = self.network
-        gates = network.draw(_TRIED)
+        gates = network.draw(self.cost.tried)
         active = network.reach.active(gates)
         costs = parts_of(self.cost, active).to(network.logits)
         slope = gradient(network.log_likelihood(gates.to(network.logits.device)), costs, network.logits)
@@ -201,6 +210,13 @@ class BudgetedMethod:
         return {self.deployable: self.network.extracted() if connected else self.network.network}
 
 
+def _by_image(losses: Tensor, labels: Tensor) -> Tensor:
+    """Losses of pixels (N, H, W) as means over the pixels of each image that count, (N,); those of images as they are."""
+    if losses.ndim == 1:
+        return losses
+    return losses.flatten(1).sum(1) / (labels != IGNORED).flatten(1).sum(1).clamp(min=1)
+
+
 def _cost(model: GraphNetwork, budget: Budget, options: MethodOptions, example: Tensor) -> Cost:
     if options.cost is not None:
         if budget.cost != "cost":
@@ -208,6 +224,8 @@ def _cost(model: GraphNetwork, budget: Budget, options: MethodOptions, example: 
         return OwnCost(model, options.cost)
     if budget.cost == "cycles":
         return CyclesCost(model, options.machines)
+    if options.table is not None and budget.cost != "latency":
+        raise AdjCompressError(f"--table belongs to --budget latency=..., not to {budget}: leave it out.")
     if options.machines != 1:
         raise AdjCompressError("--machines belongs to --budget cycles=...: leave it out.")
     if budget.cost == "macs":
@@ -216,15 +234,28 @@ def _cost(model: GraphNetwork, budget: Budget, options: MethodOptions, example: 
         return ParametersCost(model)
     if budget.cost == "cost":
         raise AdjCompressError("--budget cost=... needs the cost itself: --cost package.module:function.")
-    raise AdjCompressError(f"--budget {budget}: --method budgeted knows macs, params, cycles and cost.")
+    if options.table is not None:
+        return LatencyCost(model, table_for(Path(options.table), [budget]), example)
+    if budget.target is not None:
+        raise AdjCompressError(
+            f"--budget {budget}: without a --table whole architectures are measured, by torch on one thread of this machine; "
+            f"leave @{budget.target} out, or give --table FILE, made by adjcompress bench --table FILE."
+        )
+    return MeasuredCost(model, example)
 
 
 def _check_budget(model: GraphNetwork, cost: Cost, budget: Budget, limit: float) -> None:
     if limit >= 1:
-        raise AdjCompressError(f"--budget {budget} allows the whole network, which costs {cost.full:,.0f}: ask for less.")
+        raise AdjCompressError(
+            f"--budget {budget} allows the whole network, which costs {_shown(cost.full, cost)}: ask for less."
+        )
     least = cheapest(model, cost)
     if least is not None and least / cost.full > limit:
         raise AdjCompressError(
-            f"--budget {budget} is below the least that reaches the output: {least:,.0f} of {cost.full:,.0f} "
+            f"--budget {budget} is below the least that reaches the output: {_shown(least, cost)} of {_shown(cost.full, cost)} "
             f"({least / cost.full:.3f}). Give a larger budget."
         )
+
+
+def _shown(amount: float, cost: Cost) -> str:
+    return f"{amount:.3g} ms" if cost.name == "latency" else f"{amount:,.0f}"

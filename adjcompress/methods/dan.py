@@ -6,7 +6,6 @@ these widths. arXiv:2006.05624.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ from adjcompress.adjoined import SCHEDULES, adjoint_loss
 from adjcompress.adjoined.decision import Limit, check_reach, decide, used
 from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
-from adjcompress.cost import Budget, LatencyTable, parse_budgets
+from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.machine import TARGET_CORES
 from adjcompress.methods.adjoined import AdjoinedMethod
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
 from adjcompress.methods.supervised import refuse_auxiliary
@@ -87,7 +85,7 @@ class SearchMethod:
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves = options.halves
-        self.table = None if options.table is None else _checksum(Path(options.table))
+        self.table = table_checksum(options.table)
         self.budgets = parse_budgets(options.budgets)
         by_name = {cost.name: cost for cost in costs}
         self.costs = by_name
@@ -115,7 +113,7 @@ class SearchMethod:
         sizes = Sizes(model, candidates)
         costs: list[Cost] = [macs_cost(model, sizes, example), parameters_cost(model, sizes)]
         if options.table is not None:
-            costs.append(LatencyCost(model, sizes, _table(Path(options.table), budgets), example))
+            costs.append(LatencyCost(model, sizes, table_for(Path(options.table), budgets), example))
         elif any(budget.cost == "latency" for budget in budgets):
             raise AdjCompressError(
                 "--budget latency needs --table: measure one with adjcompress bench --table table.json --model NAME "
@@ -130,7 +128,7 @@ class SearchMethod:
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SearchMethod:
         options = MethodOptions(**settings["options"])
-        if options.table is not None and _checksum(Path(options.table)) != settings["table"]:
+        if options.table is not None and table_checksum(options.table) != settings["table"]:
             raise AdjCompressError(
                 f"{options.table} is not the latency table that the search began with: put that back, or train a new --run."
             )
@@ -296,22 +294,3 @@ class DanMethod(AdjoinedMethod):
         if options.plan is None:
             raise AdjCompressError("The dan method needs a width plan: search for one with SearchMethod, or give --plan.")
         return super().build(model, example, options)
-
-
-def _table(path: Path, budgets: Sequence[Budget]) -> LatencyTable:
-    """The latency table, measured as the budgets mean it."""
-    table = LatencyTable.read(path)
-    threads, batch = table.conditions.threads, table.conditions.batch
-    for budget in (budget for budget in budgets if budget.cost == "latency"):
-        cores = TARGET_CORES[budget.target] if budget.target else threads
-        if threads != cores or batch != 1:
-            target = f" --target {budget.target}" if budget.target else ""
-            raise AdjCompressError(
-                f"--budget {budget} is for one image at a time{f' and {cores} threads' if budget.target else ''}; {path} holds "
-                f"batch {batch} and {threads} threads: measure another, adjcompress bench --table FILE --model NAME{target}."
-            )
-    return table
-
-
-def _checksum(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

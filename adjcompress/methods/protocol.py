@@ -36,8 +36,9 @@ class MethodOptions:
     in `substitute_layers` but `dense_layers`, as in `plan_substitution`; `approximate`: it starts from the model's weights.
     `weight_decay_scaling`: how its weight decay follows its compression.
 
-    A super network is trained under one of `budgets`: macs, params, cycles on so many `machines`, or the `cost`
-    "package.module:function"; with `samples_per_batch` architectures in a step, after the part `warm_up` of the training.
+    A super network is trained under one of `budgets`: macs, params, cycles on so many `machines`, latency from the `table` or,
+    without one, measured here, or the `cost` "package.module:function"; with `samples_per_batch` architectures in a step,
+    after the part `warm_up` of the training.
     """
 
     alphas: Sequence[float] = ()
@@ -91,7 +92,10 @@ class Method(Protocol):
         """JSON from which `restore` rebuilds the method around the same kind of model."""
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
-        """The loss of a batch (N, C, H, W), labels (N,) or probabilities (N, classes), at `progress` in [0, 1]."""
+        """The loss of a batch (N, C, H, W) at `progress` in [0, 1].
+
+        Labels are (N,), probabilities (N, classes), or for segmentation (N, H, W), where -100 counts for nothing.
+        """
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its name and weight decay.

@@ -159,10 +159,10 @@ def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any])
     return function(**arguments)
 
 
-def check_takes(network: nn.Module, example: Tensor, name: str) -> None:
+def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple[int, ...] = ()) -> None:
     """Run a network once on an image batch (N, C, H, W), in evaluation and in training mode; the network is left as it was.
 
-    One that cannot take its size, or gives no logits, is refused before training.
+    One that cannot take its size, or gives no logits, (N, classes, *per_pixel), is refused before training.
     """
     training = network.training
     try:
@@ -178,4 +178,11 @@ def check_takes(network: nn.Module, example: Tensor, name: str) -> None:
         raise AdjCompressError(
             f"Model {name} gives {type(trained).__name__} in training, where logits (N, classes) are expected: leave auxiliary "
             "classifiers out."
+        )
+    shape = tuple((trained if isinstance(trained, Tensor) else trained.logits).shape[2:])
+    if shape != per_pixel:
+        wanted = "a class for every pixel" if per_pixel else "one class for every image"
+        raise AdjCompressError(
+            f"Model {name} gives logits (N, classes{''.join(f', {side}' for side in shape)}), and the data asks for {wanted}: "
+            + ("take neural_fabric, or a function of your own." if per_pixel else "take a network that classifies.")
         )

@@ -112,6 +112,20 @@ def _connection(
     ]
 
 
+class _Entry(nn.Sequential):
+    """3x3, BN, ReLU on images whose sides can be halved as often as there are scales below the finest."""
+
+    def __init__(self, channels: int, scales: int) -> None:
+        super().__init__(nn.Conv2d(3, channels, 3, 1, 1), nn.BatchNorm2d(channels), nn.ReLU())
+        self.multiple = 2 ** (scales - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-2] % self.multiple or images.shape[-1] % self.multiple:
+            raise ValueError(f"at {self.multiple.bit_length()} scales, sides must be multiples of {self.multiple}")
+        values: Tensor = super().forward(images)
+        return values
+
+
 class UpConvolution(nn.Module):
     """Nearest x2, 3x3, BN: (N, inputs, H, W) -> (N, outputs, 2 H, 2 W)."""
 
@@ -150,8 +164,7 @@ def neural_fabric(
         layer: nn.Module = nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1), nn.BatchNorm2d(channels))
         return build.add(name, [source], UpConvolution(channels, channels) if step < 0 else layer, gate=name)
 
-    first = nn.Sequential(nn.Conv2d(3, channels, 3, 1, 1), nn.BatchNorm2d(channels), nn.ReLU())
-    before = [build.add("column0_scale0", [IMAGES], first)]
+    before = [build.add("column0_scale0", [IMAGES], _Entry(channels, scales))]
     for scale in range(1, scales):
         down = edge(f"column0_scale{scale}_down", before[-1], 1)
         before.append(build.add(f"column0_scale{scale}", [down], nn.ReLU()))

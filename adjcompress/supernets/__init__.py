@@ -1,7 +1,17 @@
 """Which part of a larger graph of layers is the best network under a cost? arXiv:1706.00046."""
 
 from adjcompress.supernets.architecture import Reach, open_gates
-from adjcompress.supernets.costs import Cost, CyclesCost, MacsCost, OwnCost, ParametersCost, cheapest, parts_of
+from adjcompress.supernets.costs import (
+    Cost,
+    CyclesCost,
+    LatencyCost,
+    MacsCost,
+    MeasuredCost,
+    OwnCost,
+    ParametersCost,
+    cheapest,
+    parts_of,
+)
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
 from adjcompress.supernets.network import StochasticSuperNetwork
 from adjcompress.supernets.policy import advantages, gradient, policy_loss
@@ -10,7 +20,9 @@ __all__ = [
     "Bounds",
     "Cost",
     "CyclesCost",
+    "LatencyCost",
     "MacsCost",
+    "MeasuredCost",
     "OwnCost",
     "ParametersCost",
     "Reach",

@@ -1,27 +1,40 @@
-"""What does an architecture in a super network cost? MACs, parameters, cycles on n machines, or what a function says."""
+"""What does an architecture in a super network cost?
+
+MACs, parameters, milliseconds from a latency table or measured whole, cycles on n machines, or what a function says.
+"""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from adjcompress.cost import count
+from adjcompress.cost import LatencyTable, count
+from adjcompress.cost.layers import layer_shapes
 from adjcompress.errors import AdjCompressError
-from adjcompress.models.graph import IMAGES, GraphNetwork
+from adjcompress.models.graph import IMAGES, Graph, GraphNetwork
 from adjcompress.supernets.architecture import Reach, open_gates
 from adjcompress.supernets.distributed import distributed_cost
 
+_TRIED = 32
+_RUNS = 4  # the first of them warms up
+
 
 class Cost(Protocol):
-    """The cost of architectures in one network, and of all of it (`full`)."""
+    """The cost of architectures in one network, and of all of it (`full`).
+
+    `tried`: how many architectures' costs a step of a search may look at.
+    """
 
     name: str
     full: float
+    tried: int
 
     @property
     def per_node(self) -> Tensor | None:
@@ -35,18 +48,11 @@ class MacsCost:
     """MACs of the layers that run, and the additions of sums."""
 
     name = "macs"
+    tried = _TRIED
 
     def __init__(self, network: GraphNetwork, example: Tensor) -> None:
         graph = network.graph
-        by_layer = {layer.name: layer.macs for layer in count(network, example).per_layer}
-        self.per_node = torch.tensor(
-            [
-                float(sum(macs for name, macs in by_layer.items() if name.startswith(f"layers.{node.name}.")
-                          or name == f"layers.{node.name}"))
-                for node in graph.nodes
-            ],
-            dtype=torch.double,
-        )  # fmt: skip
+        self.per_node = _by_node(graph, [(layer.name, float(layer.macs)) for layer in count(network, example).per_layer])
         sizes = _input_sizes(network, example)
         self._sizes = torch.tensor([float(sizes[node.name]) for node in graph.nodes], dtype=torch.double)
         place = {node.name: number for number, node in enumerate(graph.nodes)}
@@ -67,6 +73,7 @@ class ParametersCost:
     """Parameters of the layers that run."""
 
     name = "params"
+    tried = _TRIED
 
     def __init__(self, network: GraphNetwork) -> None:
         sizes = [sum(parameter.numel() for parameter in network.layers[node.name].parameters()) for node in network.graph.nodes]
@@ -77,10 +84,68 @@ class ParametersCost:
         return active.double() @ self.per_node
 
 
+class LatencyCost:
+    """Milliseconds that a latency table predicts: its times of the layers that run, and the rest, as of the whole network."""
+
+    name = "latency"
+    tried = _TRIED
+
+    def __init__(self, network: GraphNetwork, table: LatencyTable, example: Tensor) -> None:
+        layers = layer_shapes(network, example)
+        rest = table.rest_of(layers)
+        found = zip(layers, table.predict_layers(layers).per_layer, strict=True)
+        times = [(layer.name, told.ms + rest.element_ms * layer.elements) for layer, told in found]
+        self.per_node = _by_node(network.graph, times)
+        self._base = rest.base_ms
+        self.full = float(self.per_node.sum()) + self._base
+
+    def of(self, active: Tensor) -> Tensor:
+        return active.double() @ self.per_node + self._base
+
+
+class MeasuredCost:
+    """Milliseconds that a whole architecture takes on this machine's CPU, by torch, on one image of `example` and one thread.
+
+    The shortest of a few runs: another process can only lengthen one. An architecture is measured once, so a search that
+    comes back to it need not wait.
+    """
+
+    name = "latency"
+    per_node = None
+    tried = 8
+
+    def __init__(self, network: GraphNetwork, example: Tensor) -> None:
+        self._network = copy.deepcopy(network).cpu().float().eval()  # values do not matter
+        self._image = example[:1].cpu().float()
+        self._reach = Reach(network.graph)
+        self._known: dict[frozenset[str], float] = {}
+        self.full = self._ms(frozenset(node.name for node in network.graph.nodes))
+
+    def of(self, active: Tensor) -> Tensor:
+        return torch.tensor([self._ms(self._reach.names(each)) for each in active.cpu()], dtype=torch.double)
+
+    def _ms(self, names: frozenset[str]) -> float:
+        if names not in self._known:
+            architecture, threads = self._network.restricted(names).eval(), torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                with torch.no_grad():
+                    self._known[names] = min(self._once(architecture) for _ in range(_RUNS))
+            finally:
+                torch.set_num_threads(threads)
+        return self._known[names]
+
+    def _once(self, architecture: GraphNetwork) -> float:
+        start = time.perf_counter()
+        architecture(self._image)
+        return 1000 * (time.perf_counter() - start)
+
+
 class CyclesCost:
     """Cycles of a distributed computation on `machines` machines."""
 
     name = "cycles"
+    tried = _TRIED
 
     def __init__(self, network: GraphNetwork, machines: int) -> None:
         self._graph, self._reach, self._machines = network.graph, Reach(network.graph), machines
@@ -96,6 +161,7 @@ class OwnCost:
     """A function of the user's own, "package.module:function": it takes the names of the nodes that run and gives a number."""
 
     name = "cost"
+    tried = _TRIED
     per_node = None
 
     def __init__(self, network: GraphNetwork, function: str) -> None:
@@ -117,7 +183,7 @@ class OwnCost:
 
 
 def parts_of(cost: Cost, active: Tensor) -> Tensor:
-    """Costs as parts of the whole network's, double (k,): nodes that run, bool (k, nodes). What does not reach the output: 1."""
+    """Costs as parts of the whole network's, double (k,), of nodes that run, bool (k, nodes): 1 without way to the output."""
     found = torch.ones(len(active), dtype=torch.double)
     reached = active[:, -1].cpu()
     if bool(reached.any()):
@@ -138,6 +204,15 @@ def cheapest(network: GraphNetwork, cost: Cost) -> float | None:
     reach = Reach(network.graph)
     _, gates = least[network.graph.output]
     return float(cost.of(reach.active(open_gates(network.graph, gates)))[0])
+
+
+def _by_node(graph: Graph, layers: Sequence[tuple[str, float]]) -> Tensor:
+    """What the layers of each node add up to, double (nodes,), from amounts by the layers' names in a GraphNetwork."""
+    place = {node.name: number for number, node in enumerate(graph.nodes)}
+    found = torch.zeros(len(place), dtype=torch.double)
+    for name, amount in layers:
+        found[place[name.split(".")[1]]] += amount
+    return found
 
 
 def _imported(name: str) -> Callable[[Sequence[str]], float]:

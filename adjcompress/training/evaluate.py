@@ -11,19 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from adjcompress.data import IGNORED
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`accuracy`: the part of the images whose top-1 class is right, in [0, 1]. `loss`: mean cross-entropy in nats."""
+    """`accuracy`: the part of the images whose top-1 class is right, in [0, 1]. `loss`: mean cross-entropy in nats.
+
+    Of segmentation both are over all pixels that count, and `mean_iou` is the mean over the classes of intersection over
+    union, both counted over the whole split; None of classification.
+    """
 
     accuracy: float
     loss: float
     images: int
+    mean_iou: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def evaluate(
@@ -35,7 +42,8 @@ def evaluate(
 ) -> dict[str, Evaluation]:
     """Evaluate networks side by side on batches of pixels uint8 (N, 3, H, W) and labels (N,), each image read once.
 
-    Over all processes together where there are several. Every network is left in the mode it was in.
+    With labels (N, H, W) it is every pixel's class that is asked for; what is IGNORED counts for nothing. Over all processes
+    together where there are several. Every network is left in the mode it was in.
     """
     modes = {name: network.training for name, network in networks.items()}
     device = next(next(iter(networks.values())).parameters()).device
@@ -50,24 +58,40 @@ def evaluate(
             for name, network in networks.items():
                 with autocast():
                     logits = network(ready.to(_dtype(network))).float()
-                meters[name].accuracy.update(logits, labels)
-                meters[name].loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+                meters[name].update(logits, labels)
     for name, network in networks.items():
         network.train(modes[name])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)
     return {
-        name: Evaluation(meter.accuracy.compute().item(), meter.loss.compute().item(), int(count))
+        name: Evaluation(meter.accuracy.compute().item(), meter.loss.compute().item(), int(count), meter.mean_iou())
         for name, meter in meters.items()
     }
 
 
 class _Meters:
-    """Accuracy and mean loss of one network, over all processes together."""
+    """Accuracy, mean loss and, of segmentation, intersection over union of one network, over all processes together."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
-        self.accuracy = MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False).to(device)
+        counted: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED, "validate_args": False}
+        self.accuracy = MulticlassAccuracy(average="micro", **counted).to(device)
         self.loss = MeanMetric().to(device)
+        self._overlap = MulticlassJaccardIndex(**counted).to(device)
+        self._maps = False
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Logits (N, classes) or (N, classes, H, W) in float32, and their labels."""
+        self.accuracy.update(logits, labels)
+        counted = (labels != IGNORED).sum()
+        if counted:
+            self.loss.update(F.cross_entropy(logits, labels), weight=counted)
+        if labels.ndim > 1:
+            self._maps = True
+            self._overlap.update(logits.argmax(1), labels)
+
+    def mean_iou(self) -> float | None:
+        """Over the classes that occur; None where images have labels, not pixels."""
+        return self._overlap.compute().item() if self._maps else None
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

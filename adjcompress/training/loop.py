@@ -17,7 +17,15 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from adjcompress.data import ImageData, Split, TrainingBatches, augmentation, central, evaluation_batches
+from adjcompress.data import (
+    ImageData,
+    Split,
+    TrainingBatches,
+    augmentation,
+    central,
+    evaluation_batch,
+    evaluation_batches,
+)
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import machine_facts
 from adjcompress.methods import Method
@@ -45,8 +53,6 @@ from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
 
-_EVALUATION_BATCH = 250
-
 
 def fit(
     method: Method,
@@ -73,6 +79,8 @@ def fit(
     prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
     already and a full disk are AdjCompressErrors.
     """
+    if data.segmentation and recipe.label_smoothing:
+        raise AdjCompressError("--label-smoothing spreads the labels of images; pixels' labels stay as they are: leave it out.")
     fabric = fabric or launch(Hardware())
     check_processes(method, fabric)
     folder = Path(fabric.broadcast(str(run)))
@@ -210,7 +218,7 @@ class _Training:
             progress = done / (self.recipe.epochs * steps)
             torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
             set_rates_(self.recipes_own, self.recipe, progress)
-            terms = self.step_loss(self._shown(pixels), self._targets(labels), progress)
+            terms = self.step_loss(*self._shown(pixels, labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
             loss = terms["loss"].detach()
             self.fabric.backward(terms["loss"])
@@ -234,13 +242,14 @@ class _Training:
         _check_loss(loss, epoch, steps - 1, self.folder)
         return {**meter.means(self.fabric), "images_per_second": round(images / (time.monotonic() - began), 1)}
 
-    def _shown(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels as the network sees them in training: augmented, normalised, in its memory layout."""
-        images = self.data.preprocessing.normalise(self.augment.batch(pixels.float()))
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+    def _shown(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 pixels as the network sees them in training: augmented, normalised, in its memory layout; and its targets."""
+        pixels, labels = self.augment(pixels.float(), labels)
+        images = self.data.preprocessing.normalise(pixels)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images, self._targets(labels)
 
     def _targets(self, labels: Tensor) -> Tensor:
-        """Labels (N,), or, smoothed, probabilities (N, classes)."""
+        """Labels (N,) or (N, H, W), or, smoothed, probabilities (N, classes)."""
         smoothing, classes = self.recipe.label_smoothing, len(self.data.classes)
         if not smoothing:
             return labels
@@ -249,7 +258,7 @@ class _Training:
     def _evaluate(self, split: Split, autocast: Any) -> dict[str, Evaluation]:
         fabric, preprocessing = self.fabric, self.data.preprocessing
         batches = evaluation_batches(
-            split, central(preprocessing), _EVALUATION_BATCH, fabric.device, fabric.global_rank, fabric.world_size
+            split, central(preprocessing), evaluation_batch(self.data), fabric.device, fabric.global_rank, fabric.world_size
         )
         return evaluate(self.method.deployables(), batches, preprocessing.normalise, len(self.data.classes), autocast)
 

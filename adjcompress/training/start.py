@@ -89,7 +89,7 @@ def train(
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
         data = read_data(options.data)
-    spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size, dict(options.model_options))
+    spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size, _model_options(options, data))
     model = _fresh_model(options, spec, data)
     search = _first_phase(options)
     first: type[Method] = search or make_method
@@ -222,7 +222,7 @@ def _check(options: TrainOptions) -> None:
     _check_budgeted(options)
     for option, given in {
         "--budget": bool(asked.budgets) and asked.substitute is None and options.method != "budgeted",
-        "--table": asked.table is not None,
+        "--table": asked.table is not None and options.method != "budgeted",
         "--width-step": asked.width_step is not None,
         "--halves": asked.halves,
         "--search-epochs": options.search_epochs is not None,
@@ -273,13 +273,19 @@ def _first_phase(options: TrainOptions) -> type[Search] | None:
     return METHODS[options.method].prepared_by if options.method_options.plan is None else None
 
 
+def _model_options(options: TrainOptions, data: ImageData) -> dict[str, Any]:
+    """The options of the network's constructor; a neural fabric is told that the data is for segmentation."""
+    told = {"segmentation": True} if data.segmentation and options.model == "neural_fabric" else {}
+    return {**told, **options.model_options}
+
+
 def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.Module:
     """The model as the seed makes it, with the weights that were asked for."""
     torch.manual_seed(options.seed)
     model = spec.build()
     if options.weights is not None:
         load_weights_(model, options.weights, options.new_classifier)
-    check_takes(model, data.preprocessing.example(), options.model)
+    check_takes(model, data.preprocessing.example(), options.model, data.preprocessing.size if data.segmentation else ())
     return model
 
 
