@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 @click.option(
     "--engine", default="onnxruntime", show_default=True, help="onnxruntime or openvino (ONNX files), torch (packages)."
 )
+@click.option(
+    "--executor",
+    "executors",
+    multiple=True,
+    default=("sequential",),
+    show_default="sequential",
+    help="ONNX Runtime's threads share each layer (sequential), or take layers that need not wait for another (parallel); "
+    "repeatable.",
+)
 @click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds for each number of threads or target.")
 @click.option(
     "--table",
@@ -63,6 +72,7 @@ def bench(
     batch: int,
     targets: tuple[str, ...],
     engine: str,
+    executors: tuple[str, ...],
     duration: float,
     table: Path | None,
     model: str | None,
@@ -82,6 +92,7 @@ def bench(
       adjcompress bench
       adjcompress bench small.onnx small-int8.onnx full.onnx --threads 1,2 --batch 8
       adjcompress bench --target one-core --target two-core
+      adjcompress bench --threads 2 --executor sequential --executor parallel
       adjcompress bench small.safetensors full.safetensors --engine torch
       adjcompress bench --table table.json --model resnet18 --image-size 32 --classes 100 --target one-core
     """
@@ -112,7 +123,15 @@ def bench(
         report: BenchReport | None = None
         if cpu or not gpu:
             report = benchmark(
-                files, reference, threads=counts, batch=batch, duration=duration, engine=engine, targets=cpu, progress=progress
+                files,
+                reference,
+                threads=counts,
+                batch=batch,
+                duration=duration,
+                engine=engine,
+                targets=cpu,
+                executors=executors,
+                progress=progress,
             )
         if gpu or (packages and not targets and torch.cuda.is_available()):
             report = _on_gpu(report, packages or (*files, *([reference] if reference else [])), duration)

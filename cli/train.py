@@ -19,7 +19,8 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--model",
     default="resnet18",
     show_default=True,
-    help="A torchvision, xresnet or cifar_resnet name, timm:NAME, or package.module:function.",
+    help="A torchvision, xresnet or cifar_resnet name, timm:NAME, package.module:function, or package:FILE: the network in a "
+    "package, with fresh weights (or with its own: --weights FILE).",
 )
 @click.option(
     "--data",

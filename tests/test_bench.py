@@ -79,6 +79,14 @@ def test_a_benchmark_times_all_side_by_side_and_says_where(files: list[Path]) ->
     assert content["machine"]["versions"]["onnxruntime"] and content["machine"]["cores"] >= 1
 
 
+def test_threads_may_share_layers_or_take_their_own(files: list[Path]) -> None:
+    report = ac.benchmark(files[:1], threads=(2,), duration=0.05, executors=("sequential", "parallel"))
+    assert [timing.setting for timing in report.timings] == ["2 threads", "2 threads, parallel executor"]
+    for changes in ({"executors": ("both",)}, {"executors": ("parallel",), "targets": ("one-core",)}):
+        with pytest.raises(ac.AdjCompressError, match=r"Executor 'both' is unknown|--executor parallel is ONNX Runtime's"):
+            ac.benchmark(files[:1], **changes)  # type: ignore[arg-type]
+
+
 def test_more_threads_than_cores_are_warned_of(files: list[Path]) -> None:
     many = machine_facts().cores + 1
     assert f"{many} threads on" in ac.benchmark(files[:1], threads=(many,), duration=0.05).warnings[0]

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from test_supernets import a_table
 from torch import Tensor
 
 import adjcompress as ac
 from adjcompress.data import DataSpec
 from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models.graph import GraphNetwork
+from adjcompress.supernets import LatencyCost, MeasuredCost
 from adjcompress.training import TrainOptions, resume, train
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -104,6 +106,24 @@ def test_a_run_resumes_to_the_same_bits_and_its_package_is_the_architecture(here
     adjoined = options(method="adjoined", method_options=MethodOptions(alphas=(2,)), **fabric)
     small = ac.extract_package(train(adjoined, Path("both")))
     assert small.certificate.max_difference == 0  # a fabric can be the full network of an adjoined run
+
+
+def test_a_search_under_a_latency_is_one_of_architectures_measured_or_of_a_table(here: Path) -> None:
+    model = ac.create_model("resnet_fabric", 10, blocks=1)
+    measured = BudgetedMethod.build(model, IMAGE, MethodOptions(budgets=("latency=0.7",)))
+    assert isinstance(measured.cost, MeasuredCost) and measured.limit == pytest.approx(0.7)
+    measured.network.train()
+    terms = measured.loss(torch.rand(4, 3, 32, 32), torch.arange(4), 0.5)
+    assert torch.isfinite(terms.total) and 0 < float(terms.parts["cost"]) <= 1
+    a_table(model).write()
+    asked = MethodOptions(budgets=("latency=0.9@one-core",), table="made-up.json")
+    told = BudgetedMethod.build(model, IMAGE, asked)
+    assert isinstance(told.cost, LatencyCost)
+    again = BudgetedMethod.restore(model, told.settings())
+    assert again.cost.full == pytest.approx(told.cost.full)
+    Path("made-up.json").write_text("{}")
+    with pytest.raises(ac.AdjCompressError, match="is not the latency table that the search began with"):
+        BudgetedMethod.restore(model, told.settings())
 
 
 def test_a_budget_that_is_not_met_is_said(here: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import adjcompress as ac
+from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Sweep, fingerprint, layer_shapes
 from adjcompress.models.fabrics import neural_fabric, resnet_fabric
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork, Node
 from adjcompress.supernets import (
     CyclesCost,
+    LatencyCost,
     MacsCost,
+    MeasuredCost,
     OwnCost,
     ParametersCost,
     Reach,
@@ -29,6 +33,7 @@ from adjcompress.supernets import (
     distributed_bounds,
     distributed_cost,
     open_gates,
+    parts_of,
     policy_loss,
 )
 from adjcompress.supernets.distributed import _cycles
@@ -367,3 +372,66 @@ def test_a_cost_of_the_users_own_is_checked(value: object, monkeypatch: pytest.M
         cost.of(few)
     with pytest.raises(ac.AdjCompressError, match=r"cannot be imported \(.*\): package.module:function is expected"):
         OwnCost(network, "costs_of_mine:nothing")
+
+
+def a_table(network: GraphNetwork) -> LatencyTable:
+    """Made-up times of every layer at the widths it has, and a rest that grows with what is written."""
+    layers, grid = layer_shapes(network, CIFAR), Grid(1, False)
+    points = {}
+    for layer in layers:
+        widths = (layer.channels_in, layer.channels_in), (layer.channels_out, layer.channels_out)
+        points.setdefault(layer.shape, set()).update(grid.points(layer.shape, *widths))
+    sweeps = [
+        Sweep(shape, tuple(sorted(own)), (tuple(0.1 + 0.01 * number for number in range(len(own))),))
+        for shape, own in points.items()
+    ]
+    here = Conditions("made up", (), 1, "1", 1, 1, False)
+    table = LatencyTable(grid, here, tuple(sweeps), {}, "made-up.json")
+    own = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in layers)
+    written = sum(layer.elements for layer in layers)
+    thinner = layers[:-1]  # any line through two networks will do
+    less = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in thinner)
+    ends = (
+        Anchor(thinner, less + 2 + 1e-6 * sum(layer.elements for layer in thinner)),
+        Anchor(layers, own + 2 + 1e-6 * written),
+    )
+    return replace(table, anchors={fingerprint(layers): ends})
+
+
+def test_the_latency_of_an_architecture_is_what_the_table_says_of_its_layers() -> None:
+    network = resnet_fabric(blocks=1)
+    table, reach = a_table(network), Reach(network.graph)
+    cost = LatencyCost(network, table, CIFAR)
+    assert cost.full == pytest.approx(table.predict(network, CIFAR).total_ms)
+    gates = torch.rand(10, len(reach.gates), generator=torch.Generator().manual_seed(0)) < 0.5
+    active = reach.active(gates)
+    for each, ms in zip(active, cost.of(active).tolist(), strict=True):
+        layers = layer_shapes(network.restricted(reach.names(each)), CIFAR)
+        own = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in layers)
+        assert ms == pytest.approx(own + 2 + 1e-6 * sum(layer.elements for layer in layers))
+    with pytest.raises(ac.AdjCompressError, match="does not know this network"):
+        LatencyCost(resnet_fabric(blocks=2), table, CIFAR)
+
+
+def test_a_whole_architecture_is_measured_once_and_the_network_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = resnet_fabric(blocks=1).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    runs: list[int] = []
+    once = MeasuredCost._once
+    monkeypatch.setattr(
+        MeasuredCost, "_once", lambda self, architecture: (runs.append(len(architecture.layers)), once(self, architecture))[1]
+    )
+    cost = MeasuredCost(network, CIFAR)
+    active = Reach(network.graph).active(torch.zeros(3, len(network.graph.gates), dtype=torch.bool))
+    times = cost.of(active)
+    assert len(runs) == 2 * runs.count(runs[0]) and runs[-1] < runs[0] and len(set(times.tolist())) == 1
+    assert float(times[0]) > 0 and network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_does_not_reach_the_output_costs_the_whole_network() -> None:
+    network = neural_fabric(10, columns=2, scales=2, channels=4)
+    reach = Reach(network.graph)
+    gates = torch.stack([torch.zeros(len(reach.gates), dtype=torch.bool), torch.ones(len(reach.gates), dtype=torch.bool)])
+    for cost in (MacsCost(network, CIFAR), ParametersCost(network), CyclesCost(network, 2)):
+        assert parts_of(cost, reach.active(gates)).tolist() == [1, 1]

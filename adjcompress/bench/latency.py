@@ -21,6 +21,7 @@ from adjcompress.machine import Machine, machine_facts
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
 _STARTS = 3
+SEQUENTIAL, PARALLEL = EXECUTORS = ("sequential", "parallel")
 # Each engine and the files it runs; how to install it where it is an extra.
 ENGINES = {"onnxruntime": ".onnx", "openvino": ".onnx", "torch": ".safetensors"}
 
@@ -30,8 +31,9 @@ class Timing:
     """One network under one setting. `speedup`: how many times faster than the reference.
 
     `load_ms` from the file to a network that can run, `first_ms` its first inference, both the median of fresh processes;
-    `latency` is the steady state after that. `target` None: no limits but the number of threads. None where a runtime does
-    not tell.
+    `latency` is the steady state after that. `target` None: no limits but the number of threads. `executor`: whether the
+    threads share each layer in turn ("sequential") or take layers that do not wait for each other ("parallel"). None where a
+    runtime does not tell.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Timing:
     parameters: int
     macs: int
     bytes: int
+    executor: str = SEQUENTIAL
 
     @property
     def runtime(self) -> str:
@@ -57,7 +60,8 @@ class Timing:
     def setting(self) -> str:
         """By what the timing is told from others of its file: "one-core", "2 threads"."""
         where = self.target or f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return where if self.batch == 1 else f"{where}, batch {self.batch}"
+        how = "" if self.executor == SEQUENTIAL else f", {self.executor} executor"
+        return f"{where}{how}" if self.batch == 1 else f"{where}{how}, batch {self.batch}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path), "runtime": self.runtime, "noisy": self.latency.noisy}
@@ -97,6 +101,7 @@ class _Setting:
     cores: tuple[int, ...] = ()
     memory_bytes: int | None = None
     target: str | None = None
+    executor: str = SEQUENTIAL
 
     @classmethod
     def of(cls, wanted: Target, engine: str) -> _Setting:
@@ -115,13 +120,16 @@ def benchmark(
     duration: float = 5.0,
     engine: str = "onnxruntime",
     targets: Sequence[str] = (),
+    executors: Sequence[str] = (SEQUENTIAL,),
     progress: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:
     """Time networks, `duration` seconds at each number of threads, or on each of `targets` (bench/targets.py).
 
     `engine`: "onnxruntime" or "openvino" for ONNX files, "torch" for packages. Within one process, round by round, every
     candidate runs once in random order, so that what disturbs one disturbs all; ratios are to `reference`, by default the
-    last file. Random images of the files' own size, `batch` at a time. `progress` hears what is being measured.
+    last file. Random images of the files' own size, `batch` at a time. ONNX Runtime may have several `executors`:
+    "sequential", where threads share each layer, and "parallel", where each takes layers of its own. `progress` hears what is
+    being measured.
     """
     paths = [Path(file) for file in files]
     last = Path(reference) if reference is not None else (paths[-1] if paths else None)
@@ -134,7 +142,14 @@ def benchmark(
     settings = [_Setting.of(target(name), engine) for name in targets]
     if any(setting.provider == "cuda" for setting in settings):
         _check_cuda(engine)
-    settings = settings or [_Setting(count, batch, engine) for count in threads]
+    for executor in executors:
+        pick(dict.fromkeys(EXECUTORS), executor, "Executor")
+        if executor == PARALLEL and (engine != "onnxruntime" or targets):
+            raise AdjCompressError(
+                "--executor parallel is ONNX Runtime's and goes with --threads, not with --engine or --target."
+            )
+    if not settings:
+        settings = [_Setting(count, batch, engine, executor=executor) for count in threads for executor in executors]
     facts = [_facts(path, engine) for path in paths]
     machine = machine_facts()
     timings: list[Timing] = []
@@ -187,6 +202,7 @@ def _timings(
 ) -> list[Timing]:
     """All candidates under one setting: side by side for the latency, then each alone, within the limits."""
     where = setting.target or f"{setting.threads} thread{'s' * (setting.threads > 1)}"
+    where += ", parallel executor" if setting.executor == PARALLEL else ""
     progress(f"{len(facts)} networks, {where}, {duration:g} s")
     alone = [[_ask([fact], setting, "alone") for _ in range(_STARTS)] for fact in facts]
     milliseconds = _ask(facts, setting, "time", duration)
@@ -206,6 +222,7 @@ def _timings(
             parameters=fact.parameters,
             macs=fact.macs,
             bytes=fact.bytes,
+            executor=setting.executor,
         )
         for fact, own, starts in zip(facts, milliseconds, alone, strict=True)
     ]

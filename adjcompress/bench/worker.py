@@ -26,12 +26,16 @@ def with_onnxruntime(path: str, task: dict[str, Any]) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = task["threads"]
-    options.inter_op_num_threads = 1
+    parallel = task["executor"] == "parallel"
+    options.intra_op_num_threads = 1 if parallel else task["threads"]
+    options.inter_op_num_threads = task["threads"] if parallel else 1
+    if parallel:
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not task["spinning"]:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for threads in ("intra_op", "inter_op"):
+            options.add_session_config_entry(f"session.{threads}.allow_spinning", "0")
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[task["provider"]]
     session = onnxruntime.InferenceSession(path, options, providers=[provider])
     (name,) = [item.name for item in session.get_inputs()]

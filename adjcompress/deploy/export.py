@@ -26,6 +26,7 @@ from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside, written_together
+from adjcompress.methods import BudgetedMethod
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
@@ -202,12 +203,15 @@ def export_package(
 def export_full(run: Run) -> tuple[Path, Path] | None:
     """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on.
 
-    None for a run that trained no full network; where that is because substitutes took its convolutions' place, the dense
-    network with fresh weights: its costs are to be compared with, and it has no accuracy.
+    None for a run that trained no full network; where that is because substitutes took its convolutions' place, or because an
+    architecture was learnt in it, the dense or whole network with fresh weights: its costs are to be compared with, and it has
+    no accuracy.
     """
     method = run.method()
     if "full" not in method.deployables():
-        return _export_dense(run) if method.substitution is not None else None
+        if isinstance(method, BudgetedMethod):
+            return _export_untrained(run, "whole")
+        return _export_untrained(run, "dense") if method.substitution is not None else None
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
@@ -219,16 +223,14 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     return package, path
 
 
-def _export_dense(run: Run) -> tuple[Path, Path]:
-    """The network whose convolutions a run replaced, untrained."""
-    package, path = run.folder / "dense.safetensors", run.folder / "dense.onnx"
+def _export_untrained(run: Run, name: str) -> tuple[Path, Path]:
+    """The network from which a run made another, with fresh weights."""
+    package, path = run.folder / f"{name}.safetensors", run.folder / f"{name}.onnx"
     if not (package.is_file() and path.is_file()):
         network = run.model.build().eval()
-        info = save_package(
-            network, package, model=run.model, name="dense", classes=run.classes, preprocessing=run.preprocessing
-        )
+        info = save_package(network, package, model=run.model, name=name, classes=run.classes, preprocessing=run.preprocessing)
         exported = export_onnx(network, path, info.preprocessing.example(max(_BATCHES)), metadata=onnx_metadata(info))
-        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": "dense"})
+        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": name})
     return package, path
 
 

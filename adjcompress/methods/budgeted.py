@@ -66,6 +66,7 @@ class BudgetedMethod:
         self, network: StochasticSuperNetwork, cost: Cost, budget: Budget, options: MethodOptions, example: Tensor
     ) -> None:
         self.network, self.cost, self.budget, self.options, self.example = network, cost, budget, options, example
+        self.table = table_checksum(options.table)
         self.limit = budget.limit(cost.full) / cost.full
         _check_budget(network.network, cost, budget, self.limit)
         if options.samples_per_batch < 1:
@@ -103,7 +104,7 @@ class BudgetedMethod:
         names = ("budgets", "machines", "cost", "table", "samples_per_batch", "warm_up")
         kept = {name: getattr(self.options, name) for name in names}
         options = {**kept, "budgets": list(kept["budgets"])}
-        return {"options": options, "example": list(self.example.shape), "table": table_checksum(self.options.table)}
+        return {"options": options, "example": list(self.example.shape), "table": self.table}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         network = self.network

@@ -38,8 +38,16 @@ class _Builder:
         self.nodes: list[Node] = []
         self.layers: dict[str, nn.Module] = {}
 
-    def add(self, name: str, inputs: Sequence[str], layer: nn.Module, gate: str | None = None, cycles: int = 1) -> str:
-        self.nodes.append(Node(name, tuple(inputs), gate, cycles))
+    def add(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        layer: nn.Module,
+        gate: str | None = None,
+        cycles: int = 1,
+        place: tuple[int, int] | None = None,
+    ) -> str:
+        self.nodes.append(Node(name, tuple(inputs), gate, cycles, place))
         self.layers[name] = layer
         return name
 
@@ -62,7 +70,7 @@ def resnet_fabric(
         raise AdjCompressError(f"A ResNet fabric needs at least 1 block in a stage, not {blocks}.")
     build, widths = _Builder(), (16, 32, 64)
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
-    entered = [build.add("stem", [IMAGES], stem)]  # what entered each stage
+    entered = [build.add("stem", [IMAGES], stem, place=(0, 0))]  # what entered each stage
     sums: list[list[str]] = []
     for stage, width in enumerate(widths):
         sums.append([])
@@ -75,10 +83,11 @@ def resnet_fabric(
             taken.append(build.add(f"{place}_skip", [before], skip, cycles=int(stride > 1)))
             for source in _mirrored(block, blocks) if stage and connections else ():
                 taken += _connection(build, place, source, stage, sums, entered, widths)
-            sums[stage].append(build.add(f"{place}_sum", taken, nn.ReLU()))
+            at = (1 + stage * blocks + block, 0)
+            sums[stage].append(build.add(f"{place}_sum", taken, nn.ReLU(), place=at))
         entered.append(sums[stage][-1])
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
-    build.add("output", [entered[-1]], head)
+    build.add("output", [entered[-1]], head, place=(1 + 3 * blocks, 0))
     return build.network(nodes)
 
 
@@ -164,10 +173,10 @@ def neural_fabric(
         layer: nn.Module = nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1), nn.BatchNorm2d(channels))
         return build.add(name, [source], UpConvolution(channels, channels) if step < 0 else layer, gate=name)
 
-    before = [build.add("column0_scale0", [IMAGES], _Entry(channels, scales))]
+    before = [build.add("column0_scale0", [IMAGES], _Entry(channels, scales), place=(0, 0))]
     for scale in range(1, scales):
         down = edge(f"column0_scale{scale}_down", before[-1], 1)
-        before.append(build.add(f"column0_scale{scale}", [down], nn.ReLU()))
+        before.append(build.add(f"column0_scale{scale}", [down], nn.ReLU(), place=(0, scale)))
     for column in range(1, columns):
         last = column == columns - 1
         here: dict[int, str] = {}
@@ -181,9 +190,9 @@ def neural_fabric(
             neighbour = scale + 1 if segmentation else scale - 1
             if last and neighbour in here:
                 taken.append(edge(f"{place}_{'up' if segmentation else 'down'}", here[neighbour], scale - neighbour))
-            here[scale] = build.add(place, taken, nn.ReLU())
+            here[scale] = build.add(place, taken, nn.ReLU(), place=(column, scale))
         before = [here[scale] for scale in range(scales)]
     read = nn.Conv2d(channels, num_classes, 1)
     head = read if segmentation else nn.Sequential(read, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    build.add("output", [before[0] if segmentation else before[-1]], head)
+    build.add("output", [before[0] if segmentation else before[-1]], head, place=(columns, 0 if segmentation else scales - 1))
     return build.network(nodes)

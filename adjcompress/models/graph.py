@@ -7,7 +7,7 @@ takes the images, the last gives the logits.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -22,12 +22,14 @@ class Node:
 
     `inputs`: the nodes that it sums, or "images". `gate`: the name of the gate by which a search can close it, shared by the
     nodes that open and close together; None: always there. `cycles`: what it costs in a distributed computation, 1 or 0.
+    `place`: its column and row in a drawing, where those are known.
     """
 
     name: str
     inputs: tuple[str, ...]
     gate: str | None = None
     cycles: int = 1
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class GraphNetwork(nn.Module):
     def restricted(self, names: Collection[str]) -> GraphNetwork:
         """A network of the nodes named, of the same layers; their gates stay open."""
         kept = [
-            Node(node.name, tuple(name for name in node.inputs if name in names or name == IMAGES), None, node.cycles)
+            replace(node, inputs=tuple(name for name in node.inputs if name in names or name == IMAGES), gate=None)
             for node in self.graph.nodes
             if node.name in names
         ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from adjcompress.report.words import counted, printable
 
+_SEQUENTIAL = "sequential"  # the executor of most timings, and of those from before there were two
 FLOAT, MATERIALISED = "float32", "float32 materialised"
 _FLAGS = ("simplify", "preprocess", "external_data", "materialise")
 _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}
@@ -108,6 +109,7 @@ class Setting:
     threads: int | None
     batch: int | None
     device: str | None
+    executor: str = _SEQUENTIAL
 
     @property
     def engine(self) -> str:
@@ -120,6 +122,8 @@ class Setting:
             parts.append(f"target {self.target}")
         if self.threads:
             parts.append(counted(self.threads, "thread"))
+        if self.executor != _SEQUENTIAL:
+            parts.append(f"{self.executor} executor")
         if self.batch:
             parts.append(f"batch {self.batch}")
         return ", ".join(parts)
@@ -334,7 +338,7 @@ def _timing(data: Mapping[str, Any], machine: Mapping[str, Any], known: Mapping[
         path=path,
         name=name,
         kind=kind,
-        setting=Setting(runtime, _text(data.get("target")), threads, batch, device),
+        setting=Setting(runtime, _text(data.get("target")), threads, batch, device, _text(data.get("executor")) or _SEQUENTIAL),
         runs=_whole(latency.get("runs")),
         min_ms=number(latency.get("min_ms")),
         p50_ms=median,

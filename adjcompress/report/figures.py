@@ -295,8 +295,10 @@ def widths(plans: Mapping[str, Sequence[GroupWidth]], colors: Mapping[str, str],
     return drawn
 
 
-def search_history(kept: Mapping[str, Sequence[float]], epochs: Sequence[int], color: str, label: str) -> list[str]:
-    """For each group a row, for each epoch a cell: the fuller, the more of its channels were expected to stay."""
+def history(
+    kept: Mapping[str, Sequence[float]], epochs: Sequence[int], color: str, label: str, axis: str = "epoch of the search"
+) -> list[str]:
+    """For each name a row, for each epoch a cell: the fuller, the larger its part in [0, 1] was."""
     names = {name: elided(name, 24) for name in kept}
     left, right = 10 + max(text_width(text) for text in names.values()), 10 + text_width("100 %")
     groups = list(kept)
@@ -309,7 +311,7 @@ def search_history(kept: Mapping[str, Sequence[float]], epochs: Sequence[int], c
         axes.set_ylim(len(part) - 0.5, -0.5)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("epoch of the search", color=MUTED, loc="right", labelpad=2, fontsize=TEXT)
+        axes.set_xlabel(axis, color=MUTED, loc="right", labelpad=2, fontsize=TEXT)
         for row, name in enumerate(part):
             for epoch, share in zip(epochs, kept[name], strict=True):
                 axes.barh(row, 1, 0.8, left=epoch - 0.5, color=GHOST)

@@ -13,7 +13,9 @@ from typing import Any
 
 from adjcompress.cost import count
 from adjcompress.errors import AdjCompressError
+from adjcompress.report.architecture import Learnt, read_learnt
 from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Setting, Timing, number, read_deployed
+from adjcompress.report.pictures import Pictures, read_pictures
 from adjcompress.report.searched import Searched, read_searched
 from adjcompress.report.words import printable
 from adjcompress.training import Run
@@ -22,10 +24,11 @@ from adjcompress.widths import WidthPlan
 
 @dataclass(frozen=True)
 class Scores:
-    """One network on one split: accuracy in [0, 1], mean cross-entropy in nats."""
+    """One network on one split: accuracy in [0, 1], mean cross-entropy in nats; of segmentation the mean IoU, in [0, 1]."""
 
     accuracy: float | None
     loss: float | None
+    mean_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Network:
     macs: int | None
     bytes: int | None
     plan: WidthPlan | None
+    test_iou: float | None = None
+    validation_iou: float | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -93,6 +98,8 @@ class RunFacts:
     networks: tuple[Network, ...]
     deployed: Deployed
     searched: Searched | None
+    learnt: Learnt | None
+    pictures: Pictures | None
     problems: tuple[str, ...]
 
     @property
@@ -115,6 +122,8 @@ def gather(run: Run) -> RunFacts:
     names = _names_in_order([*test, *last, *(package.name for package in deployed.packages if package.name)])
     networks = _networks(run, names, test, last, deployed, problems)
     searched = read_searched(run, problems)
+    learnt = read_learnt(run, problems)
+    pictures = read_pictures(run, names, problems)
     seconds = number(results.get("seconds")) or number((_log(run) or [{}])[-1].get("seconds"))
     return RunFacts(
         folder=run.folder,
@@ -127,6 +136,8 @@ def gather(run: Run) -> RunFacts:
         networks=networks,
         deployed=deployed,
         searched=searched,
+        learnt=learnt,
+        pictures=pictures,
         problems=(*problems, *([deployed.problem] if deployed.problem else [])),
     )
 
@@ -207,7 +218,8 @@ def _results(run: Run, problems: list[str]) -> dict[str, Any]:
 
 def _by_network(data: Mapping[str, Any]) -> dict[str, Scores]:
     return {
-        printable(name): Scores(number(scores.get("accuracy")), number(scores.get("loss"))) for name, scores in data.items()
+        printable(name): Scores(*(number(scores.get(kind)) for kind in ("accuracy", "loss", "mean_iou")))
+        for name, scores in data.items()
     }
 
 
@@ -249,6 +261,8 @@ def _networks(
                 macs=macs,
                 bytes=size,
                 plan=plans.get(name),
+                test_iou=test[name].mean_iou if name in test else None,
+                validation_iou=last[name].mean_iou if name in last else None,
             )
         )
     return tuple(networks)

@@ -22,12 +22,13 @@ from adjcompress.report.figures import (
     colors_of,
     curves,
     dots_of,
+    history,
     intervals,
     plane,
-    search_history,
     widths,
 )
 from adjcompress.report.gather import Network, RunFacts, Variant, gather, shared_setting, variants
+from adjcompress.report.graphs import super_network
 from adjcompress.report.machines import machine_table
 from adjcompress.report.searched import COSTS
 from adjcompress.report.summary import summary
@@ -100,6 +101,10 @@ def render(run: RunFacts, others: Sequence[RunFacts] = ()) -> str:
         widths=_width_figures(run),
         search=_search_figures(run),
         search_plans=_search_plans(run),
+        architecture=_architecture_figures(run),
+        pictures=run.pictures,
+        overlaps=_overlaps(run),
+        right="Pixel accuracy" if run.pictures else "Top-1 accuracy",
         plans=_plan_table(run),
         cut=_cut_networks(run),
         checks=checks(run),
@@ -258,7 +263,7 @@ def _training_figures(run: RunFacts) -> list[Figure]:
     if accuracy:
         label = "Top-1 accuracy on validation over the epochs, a line for each network"
         svg = curves(accuracy, label, _percent_tick, lambda value: f"{100 * value:.1f}{SPACE}%")
-        figures.append(Figure("Top-1 accuracy on validation", Markup(svg)))
+        figures.append(Figure(f"{'Pixel' if run.pictures else 'Top-1'} accuracy on validation", Markup(svg)))
     if loss:
         label = "Loss over the epochs: on validation for each network, and in training"
         svg = curves(loss, label, lambda value: f"{value:.3g}", lambda value: f"{value:.2f}")
@@ -282,13 +287,41 @@ def _search_figures(run: RunFacts) -> list[Figure]:
     svg = curves(lines, label, lambda value: f"{value:.2g}", lambda value: f"{value:.3f}")
     figures = [Figure("Costs over the search", Markup(svg), "Parts of the full network's. Dashed: the budget.")]
     label = "Part of every group's channels that was expected to stay, over the epochs of the search"
-    drawn = search_history(found.kept, found.epochs, SMALLS[0], label)
+    drawn = history(found.kept, found.epochs, SMALLS[0], label)
     figures += [Figure("Widths over the search", Markup(svg)) for svg in drawn]
     colors = dict(zip((plan.name for plan in found.plans), cycle(SMALLS), strict=False))
     label = "Channels that the searched and the uniform plans keep of every group"
     drawn = widths({plan.name: plan.groups for plan in found.plans}, colors, label)
     note = "From top to bottom: " + ", ".join(plan.name for plan in found.plans) + "."
     return figures + [Figure("The plan beside uniform ones", Markup(svg), note) for svg in drawn]
+
+
+def _architecture_figures(run: RunFacts) -> list[Figure]:
+    """The super network and what was kept of it, its cost over the training, and the chances of its gates."""
+    found = run.learnt
+    if found is None:
+        return []
+    figures, color = [], SMALLS[0]
+    if found.drawing is not None:
+        label = f"The super network, of which the layers behind {found.running} of {counted(len(found.chances), 'gate')} run"
+        note = f"Coloured: what runs, behind {found.running} of {counted(len(found.chances), 'gate')}. Dashed: without a gate."
+        figures.append(Figure("What was kept", Markup(super_network(found.drawing, color, label)), note))
+    lines = [Curve("drawn", SMALLS[1], found.epochs, found.drawn)]
+    if found.decided:
+        lines.insert(0, _curve("decided", color, found.decided))
+    lines.append(Curve("budget", color, found.epochs, (found.budget,) * len(found.epochs), dashed=True))
+    label = "Costs over the epochs, as parts of the whole super network's: of the decided architecture and of drawn ones"
+    svg = curves(lines, label, lambda value: f"{value:.2g}", lambda value: f"{value:.3f}")
+    figures.append(Figure("Costs over the training", Markup(svg), "Parts of the whole super network's. Dashed: the budget."))
+    label = "Probability of every gate to be open, over the epochs"
+    drawn = history(found.chances, found.epochs, color, label, axis="epoch")
+    return figures + [Figure("Probabilities of the gates", Markup(svg)) for svg in drawn]
+
+
+def _overlaps(run: RunFacts) -> list[tuple[str, str, str]]:
+    """Mean intersection over union of each network, on test and on validation."""
+    known = [network for network in run.networks if network.validation_iou is not None or network.test_iou is not None]
+    return [(network.name, percent(network.test_iou), percent(network.validation_iou)) for network in known]
 
 
 def _search_plans(run: RunFacts) -> list[dict[str, str]]:

@@ -48,6 +48,7 @@ from adjcompress.training.checkpoint import (
 from adjcompress.training.evaluate import Evaluation, evaluate
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
+from adjcompress.training.pictures import write_pictures
 from adjcompress.training.recipe import Recipe, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
@@ -79,8 +80,7 @@ def fit(
     prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
     already and a full disk are AdjCompressErrors.
     """
-    if data.segmentation and recipe.label_smoothing:
-        raise AdjCompressError("--label-smoothing spreads the labels of images; pixels' labels stay as they are: leave it out.")
+    check_recipe(recipe, data)
     fabric = fabric or launch(Hardware())
     check_processes(method, fabric)
     folder = Path(fabric.broadcast(str(run)))
@@ -202,6 +202,8 @@ class _Training:
         if tested:
             scores = self._evaluate(self.data.test, nullcontext)
             results["test"] = {name: score.to_json() for name, score in scores.items()}
+            if self.data.segmentation and self.fabric.is_global_zero:
+                write_pictures(self.folder, self.method.deployables(), self.data)
         if self.fabric.is_global_zero:
             write_results(self.folder, results)
         self.reporter.finished(results)
@@ -284,6 +286,12 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
             average.copy_(now)
 
     return update
+
+
+def check_recipe(recipe: Recipe, data: ImageData) -> None:
+    """Refuse what a recipe cannot do with this data."""
+    if data.segmentation and recipe.label_smoothing:
+        raise AdjCompressError("--label-smoothing spreads the labels of images; pixels' labels stay as they are: leave it out.")
 
 
 def check_processes(method: Method, fabric: Fabric) -> None:

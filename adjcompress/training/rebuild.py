@@ -48,7 +48,7 @@ def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Modu
         _check_alike(path, run.classes, run.preprocessing, data)
         networks = run.method().deployables()
         teacher = networks.get("full") or next(iter(networks.values()))
-    elif (content := _package(path)) is not None:
+    elif (content := _package(path, "--teacher")) is not None:
         _check_alike(path, content["classes"], Preprocessing.from_json(content["preprocessing"]), data)
         plan, substitution = content["plan"], content.get("substitution")
         teacher = rebuild(
@@ -83,8 +83,22 @@ def _check_alike(path: Path, classes: Sequence[str], preprocessing: Preprocessin
         )
 
 
-def _package(path: Path) -> dict[str, Any] | None:
-    """What a package says of its network; None for any other file."""
+def packaged_model(path: Path) -> ModelSpec:
+    """How the network in a package is built, with fresh weights; an error where it was cut or its layers were replaced."""
+    content = _package(path, "--model package:")
+    if content is None:
+        raise AdjCompressError(f"--model package:{path} is no package: packages are made by adjcompress extract.")
+    if content["plan"] or content.get("substitution"):
+        what = "was cut out of a wider one" if content["plan"] else "has substitutes for layers"
+        raise AdjCompressError(
+            f"--model package:{path}: its network {what}, which no constructor builds; take the package of a network that is "
+            "trained whole, such as a searched architecture's or --alpha 1."
+        )
+    return ModelSpec.from_json(content["model"])
+
+
+def _package(path: Path, option: str) -> dict[str, Any] | None:
+    """What a package says of its network; None for any other file. `option` is what errors begin with."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -97,4 +111,4 @@ def _package(path: Path) -> dict[str, Any] | None:
             raise ValueError(f"a package of format {PACKAGE_FORMAT} is expected")
         return content
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise AdjCompressError(f"--teacher {path} cannot be read: {str(error).splitlines()[0]}.") from error
+        raise AdjCompressError(f"{option} {path} cannot be read: {str(error).splitlines()[0]}.") from error

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,7 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
     """
     if (folder / "config.json").is_file():
         old = dict(open_run(folder).config)
+        old["data"] = asdict(DataSpec(**old["data"]))  # what a version before did not know has its default
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
         differing = [key for key in _MUST_MATCH if json.dumps(old.get(key)) != json.dumps(config.get(key))]

@@ -19,8 +19,8 @@ from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, BudgetedMethod, Method, MethodOptions, Search, SubstituteMethod
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
-from adjcompress.training.loop import check_processes, fit
-from adjcompress.training.rebuild import read_teacher
+from adjcompress.training.loop import check_processes, check_recipe, fit
+from adjcompress.training.rebuild import packaged_model, read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
@@ -33,8 +33,9 @@ class TrainOptions:
     Where the method searches for widths first: `search_epochs` of that, by default a quarter of the recipe's, and whether the
     training goes on from the search's full network (`keep_weights`) or starts afresh.
 
-    `model_options` go to the network's constructor. `teacher`: a run's folder, a package or a weights file of `model`, whose
-    attention at the layers `attention` (by default its stages) a substituted network learns.
+    `model` is a name as for `create_model`, or "package:FILE": the network of a package, with fresh weights. `model_options` go
+    to its constructor. `teacher`: a run's folder, a package or a weights file of `model`, whose attention at the layers
+    `attention` (by default its stages) a substituted network learns.
     """
 
     model: str = "resnet18"
@@ -85,6 +86,7 @@ def train(
     """
     make_method = pick(METHODS, options.method, "Method")
     _check(options)
+    options = _unpacked(options)
     hardware = hardware or Hardware()
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
@@ -98,6 +100,7 @@ def train(
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_processes(method, fabric)
+    check_recipe(options.recipe, data)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
@@ -271,6 +274,15 @@ def _check_budgeted(options: TrainOptions) -> None:
 def _first_phase(options: TrainOptions) -> type[Search] | None:
     """The method by which the widths are searched, where that is to be done."""
     return METHODS[options.method].prepared_by if options.method_options.plan is None else None
+
+
+def _unpacked(options: TrainOptions) -> TrainOptions:
+    """The same with the model of a package by its own name and arguments: a run does not need the file again."""
+    kind, _, path = options.model.partition(":")
+    if kind != "package":
+        return options
+    spec = packaged_model(Path(path))
+    return replace(options, model=spec.name, model_options={**spec.options, **options.model_options})
 
 
 def _model_options(options: TrainOptions, data: ImageData) -> dict[str, Any]:
