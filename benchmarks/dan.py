@@ -131,7 +131,7 @@ def measure(job: Job) -> None:
         told = LatencyTable.read(job.arguments.table).predict(job.spec.build(), job.example).total_ms
         figures["drift"] = reference.latency.p50_ms / told
     record("dan", figures, f"1 seed ({seed}); {timings[0].latency.runs} rounds of timing")
-    write_text(RESULTS / "dan.md", page(figures))
+    write_page()
     plot(rows, RESULTS / "dan.svg")
 
 
@@ -202,7 +202,15 @@ def papers(job: Job) -> None:
     record("dan_papers", figures, f"1 seed ({arguments.seed})")
 
 
-def page(figures: dict[str, Any]) -> str:
+def write_page() -> None:
+    """results/dan.md, from dan.json and, where that was measured, dan_together.json."""
+    figures = json.loads((RESULTS / "dan.json").read_text())["figures"]
+    beside = RESULTS / "dan_together.json"
+    together = json.loads(beside.read_text())["figures"] if beside.is_file() else None
+    write_text(RESULTS / "dan.md", page(figures, together))
+
+
+def page(figures: dict[str, Any], together: dict[str, Any] | None) -> str:
     lines = [
         "# Searched, uniform and random widths",
         "",
@@ -227,7 +235,34 @@ def page(figures: dict[str, Any]) -> str:
     for row in (row for row in figures["rows"] if "searched" in row):
         found = ", ".join(f"{name} {kept}" for name, kept in row["widths"].items())
         lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}): {found}")
-    return "\n".join(lines) + "\n\n![accuracy over MACs and latency](dan.svg)\n"
+    lines += ["", "![accuracy over MACs and latency](dan.svg)"]
+    if together is not None:
+        lines += ["", "## Inside one full network", "", *together_lines(together)]
+    return "\n".join(lines) + "\n"
+
+
+def together_lines(figures: dict[str, Any]) -> list[str]:
+    """The comparison without the noise between runs: see dan_together.py."""
+    rows, kinds = figures["rows"], list(figures["over_uniform_mean"])
+    seeds = " and ".join(str(row["seed"]) for row in rows)
+    deviations = figures["over_uniform_deviation"]
+    lines = [
+        f"Separate runs differ by as much as these widths do, so here one full network holds them all: {figures['images']:,} "
+        f"training images, {figures['recipe']['epochs']} epochs after a search of {figures['search_epochs']}, seeds {seeds}; "
+        "top-1 on the test images. Expected: the tool's own decision, nearest to the expected widths; likeliest: the likeliest "
+        "choice that meets the budget. Rendered from dan_together.json.",
+        "",
+        "| widths | MACs, of the full network's | top-1 by seed | points over uniform |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for kind in kinds:
+        parts = ", ".join(f"{row['macs_part'][kind]:.3f}" for row in rows)
+        scores = ", ".join(f"{100 * row['accuracy'][kind]:.2f} %" for row in rows)
+        spread = f" (deviation {100 * deviations[kind]:.2f})" if deviations else ""
+        over = "" if kind == "uniform" else f"{100 * figures['over_uniform_mean'][kind]:+.2f}{spread}"
+        lines.append(f"| {kind} | {parts} | {scores} | {over} |")
+    full = ", ".join(f"{100 * row['accuracy']['full']:.2f} %" for row in rows)
+    return [*lines, f"| full network | 1 | {full} | |"]
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

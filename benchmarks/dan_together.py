@@ -8,7 +8,7 @@ that meets the budget.
     python benchmarks/dan_together.py train --data cifar100-20k.npz --seed 0      # and other seeds
     python benchmarks/dan_together.py measure --data cifar100-20k.npz --seeds 0 1
 
-Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json.
+Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json and dan.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from dan import Job
+from dan import Job, write_page
 from record import record
 from training import Lines
 
@@ -91,6 +91,7 @@ def measure(job: Job) -> None:
         "rows": rows,
     }
     record("dan_together", figures, f"{len(rows)} seeds")
+    write_page()
 
 
 def main() -> None:

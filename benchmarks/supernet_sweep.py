@@ -2,8 +2,9 @@
 
 For each budget, of MACs (--parts, of the plain ResNet's where the model is resnet_fabric, else of the whole network's) and of
 cycles on --machines (the plain network's, but at most 0.8 of the whole's): the search; the architecture it found, trained anew;
---random random ones within 5 % of the budget; and beside them the plain ResNet, or the whole network. Every training has the
-same recipe, epochs and seed. The test split is looked at once, at the end of each training.
+--random random ones within 5 % of the budget; and beside them the plain ResNet, or the whole network, and the small network of
+an adjoined run, alpha 2, on the architecture found under the first budget. Every training has the same recipe, epochs and seed.
+The test split is looked at once, at the end of each training.
 
     python benchmarks/supernet_sweep.py train --data cifar10.npz --part 0/2 &   # and --part 1/2: each trains every second
     python benchmarks/supernet_sweep.py measure --data cifar10.npz
@@ -38,6 +39,7 @@ from adjcompress.models import ModelSpec
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.training import TrainOptions, evaluate, recipe
 
+_ALPHA = 2.0
 WITHIN = 0.05  # a random architecture costs from 95 to 100 % of the budget
 
 
@@ -106,6 +108,7 @@ class Sweep:
         part, parts = map(int, self.arguments.part.split("/"))
         jobs = [("plain", "plain", None), *((f"{level.name}-searched", "searched", level) for level in self.levels)]
         jobs += [(f"{level.name}-retrained", "retrained", level) for level in self.levels]
+        jobs += [(f"{level.name}-adjoined", "adjoined", level) for level in self.levels[:1]]
         for level in self.levels:
             jobs += [(f"{level.name}-random{number}", f"random{number}", level) for number in range(self.arguments.random)]
         for name, kind, level in jobs[part::parts]:
@@ -114,11 +117,13 @@ class Sweep:
             elif kind == "searched":
                 self.train(name, "budgeted", level.options, self.options)
             elif (nodes := self.nodes(kind, level)) is not None:
-                self.train(name, "standard", MethodOptions(), {**self.options, "nodes": nodes})
+                both = kind == "adjoined"
+                options = MethodOptions(alphas=(_ALPHA,)) if both else MethodOptions()
+                self.train(name, "adjoined" if both else "standard", options, {**self.options, "nodes": nodes})
 
     def nodes(self, kind: str, level: Level) -> list[str] | None:
         """The architecture that was found, as soon as another part has found it, or a random one."""
-        if kind != "retrained":
+        if kind.startswith("random"):
             return self.random(level, int(kind.removeprefix("random")))
         searched = self.folder / f"{level.name}-searched"
         while not (searched / "results.json").is_file():
@@ -178,7 +183,7 @@ def row_of(run: ac.Run, sweep: Sweep) -> tuple[dict[str, Any], Path]:
     """Everything but latency of the network of a run, and its ONNX file."""
     level, _, kind = run.folder.name.rpartition("-")
     method = run.method()
-    (name,) = method.deployables()
+    name = [*method.deployables()][-1]  # of an adjoined run the small network
     extracted = extract_package(run, name, run.folder / "package.safetensors")
     file = run.folder / "network.onnx"
     ac.export_package(extracted.path, file, sweep.data)
@@ -214,7 +219,8 @@ def page(name: str, figures: dict[str, Any]) -> str:
         "",
         f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs, seed {figures['seed']}; {right} on the "
         "test split; one thread, ONNX Runtime, batch 1, side by side. Searched: weights of the search; retrained: the same "
-        f"architecture from scratch, by the same recipe. Bold: on the Pareto front of MACs and {right} on validation. "
+        "architecture from scratch, by the same recipe; adjoined: the small network, alpha 2, of an adjoined run on it. "
+        f"Bold: on the Pareto front of MACs and {right} on validation. "
         f"Rendered from {name}.json.",
         "",
         f"| budget | architecture | MACs | parameters | cycles on 1, 2, 4 machines | one thread | validation | {right} |"
@@ -241,8 +247,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    marks, colors = "oDxs", ("#c2410c", "#15803d", "#6b7280", "#1d4ed8")
-    styles = dict(zip(("searched", "retrained", "random", "plain"), zip(marks, colors, strict=True), strict=True))
+    marks, colors = "oDxs^", ("#c2410c", "#15803d", "#6b7280", "#1d4ed8", "#7e22ce")
+    styles = dict(zip(("searched", "retrained", "random", "plain", "adjoined"), zip(marks, colors, strict=True), strict=True))
     for axis, key, scale, label in ((axes[0], "macs", 1e6, "MACs, millions"), (axes[1], "p50_ms", 1, "ms, one thread")):
         for kind, (marker, color) in styles.items():
             own = [row for row in rows if row["kind"].startswith(kind)]
