@@ -15,8 +15,9 @@ from adjcompress.deploy import (
     save_package,
 )
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, SubstituteMethod
+from adjcompress.methods import AdjoinedMethod, BudgetedMethod, MethodOptions, StandardMethod, SubstituteMethod
 from adjcompress.models import ModelSpec, create_model
+from adjcompress.models.graph import Graph, GraphNetwork, Node
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
 from adjcompress.supernets import distributed_cost
@@ -28,14 +29,18 @@ __all__ = [
     "AdjCompressError",
     "AdjoinedMethod",
     "AdjoinedNetwork",
+    "BudgetedMethod",
     "Counts",
     "ExportOptions",
+    "Graph",
+    "GraphNetwork",
     "Hardware",
     "ImageData",
     "Int8Options",
     "LatencyTable",
     "MethodOptions",
     "ModelSpec",
+    "Node",
     "RandomMask",
     "Recipe",
     "Reporter",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _PACKAGES = ("adjcompress", "torch", "torchvision", "torch-pruning", "lightning-fabric", "onnxruntime", "numpy")
 

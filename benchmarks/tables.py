@@ -80,6 +80,7 @@ def rows() -> list[tuple[str, str, str]]:
     deployed(add)
     searched(add)
     substituted(add)
+    speed_of_supernets(add)
 
     weights = read("cifar_weights")
     known = weights["figures"]["test_accuracy_percent"]
@@ -225,6 +226,16 @@ def substituted(add: Callable[[dict[str, Any], str, str], None]) -> None:
         add(latency, f"WRN-28-10 with {row['substitute']} {row['setting']:g}: ONNX file that makes its weights at load", text)
 
 
+def speed_of_supernets(add: Callable[[dict[str, Any], str, str], None]) -> None:
+    """A step of a super network, and its distributed cost."""
+    speed = read("supernet_speed")
+    steps, schedule = speed["figures"]["steps"], speed["figures"]["schedule"]
+    text = ", ".join(f"{row['part']:.2f} of the MACs: {row['time_for_each_mac']:.2f}" for row in steps[:-1])
+    add(speed, "Super network, time of a training step for each MAC that was drawn, over that of the whole network", text)
+    text = f"{schedule['ms']:.2f} ms, kept {schedule['cached_ms']:.3f} ms"
+    add(speed, f"Distributed cost of a network of {schedule['nodes']} nodes", text)
+
+
 NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}
 
 
@@ -289,9 +300,64 @@ def substitutes() -> str:
     return "\n".join(lines)
 
 
+def supernets() -> str:
+    """Searched, random and plain architectures: images of classes, and pixels."""
+    lines: list[str] = []
+    for name in ("supernets", "supernet_camvid"):
+        result = read(name)
+        figures = result["figures"]
+        pixels = figures["rows"][0]["mean_iou"] is not None
+        right = "pixels right" if pixels else "top-1"
+        lines += [
+            f"| {figures['model']} | MACs | parameters | cycles on 1, 2, 4 machines | one thread | {right} |"
+            + " mean IoU |" * pixels,
+            "| --- | ---: | ---: | --- | ---: | ---: |" + " ---: |" * pixels,
+        ]
+        for level, kind, rows in grouped(figures["rows"]):
+            of = f", of {len(rows)}" if len(rows) > 1 else ""
+            cells = [
+                level if kind == level else f"{level}, {kind}{of}",
+                f"{spread(rows, 'macs', 1e-6, 1)} M",
+                f"{spread(rows, 'parameters', 1e-3, 0)} k",
+                ", ".join(spread_of([row["cycles"][machines] for row in rows], 0) for machines in ("1", "2", "4")),
+                f"{spread(rows, 'p50_ms', 1, 2)} ms",
+                f"{spread(rows, 'accuracy', 100, 1)} %",
+            ]
+            cells += [f"{spread(rows, 'mean_iou', 100, 1)} %"] if pixels else []
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"{figures['images']:,} images, {figures['recipe']['epochs']} epochs, seed {figures['seed']}, "
+            f"`{result['command']}`: [{name}.md](benchmarks/results/{name}.md).",
+            "",
+        ]
+    return "\n".join(lines[:-1])
+
+
+def grouped(rows: list[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Rows of a sweep by level and kind, the plain network first, random ones together."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["level"], "random" if row["kind"].startswith("random") else row["kind"]), []).append(row)
+    order = ["plain", "searched", "retrained", "random", "adjoined"]
+    levels = sorted({level for level, _ in found}, key=lambda level: (level != "plain", level.rstrip("0123456789"), level))
+    return [(level, kind, found[level, kind]) for level in levels for kind in order if (level, kind) in found]
+
+
+def spread(rows: list[dict[str, Any]], key: str, scale: float, digits: int) -> str:
+    return spread_of([row[key] * scale for row in rows], digits)
+
+
+def spread_of(values: list[float], digits: int) -> str:
+    """One value, or the lowest and the highest."""
+    ends = [f"{value:,.{digits}f}" for value in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     START: (END, table),
     "<!-- substitutes: python benchmarks/tables.py --write -->": ("<!-- end of substitutes -->", substitutes),
+    "<!-- supernets: python benchmarks/tables.py --write -->": ("<!-- end of supernets -->", supernets),
 }
 
 

@@ -56,6 +56,12 @@ def test_shrinking_a_trained_network(tmp_path: Path) -> None:
     assert (tmp_path / "shrunk.onnx").stat().st_size < 600_000  # 70 thousand parameters, dense it would be 0.5 MB
 
 
+def test_an_architecture_in_a_graph_of_ones_own(tmp_path: Path) -> None:
+    lines = python("own_graph.py", tmp_path).splitlines()
+    assert "budget macs=0.4" in lines[-4] and lines[-3].startswith("open: stage") and "MACs" in lines[-2]
+    assert "agreement=1.0" in lines[-1] and (tmp_path / "own-graph.onnx").is_file()
+
+
 def test_two_processes_on_one_machine(tmp_path: Path) -> None:
     command = [str(EXAMPLES / "several_processes.sh")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)

@@ -176,6 +176,21 @@ def test_a_fabric_for_segmentation_scores_every_pixel() -> None:
     assert any(node.name.endswith("_up") for node in network.graph.nodes)
 
 
+def test_an_architecture_is_a_model_by_the_names_of_its_nodes() -> None:
+    whole = ac.create_model("resnet_fabric", 10, blocks=1)
+    assert isinstance(whole, GraphNetwork)
+    plain = [node.name for node in ac.create_model("resnet_fabric", 10, blocks=1, connections=False).graph.nodes]
+    network = ac.create_model("resnet_fabric", 10, blocks=1, nodes=plain)
+    assert [node.name for node in network.graph.nodes] == plain and not network.graph.gates
+    for name, nodes, text in (
+        ("resnet_fabric", ["stem", "away"], "away: no such nodes in this graph of"),
+        ("resnet_fabric", plain[1:], "takes nothing"),
+        ("resnet18", ["stem"], "is no graph of layers, so it has no nodes to choose"),
+    ):
+        with pytest.raises(ac.AdjCompressError, match=text):
+            ac.create_model(name, 10, nodes=nodes)
+
+
 def test_a_fabric_is_a_model_like_any_other() -> None:
     network = ac.create_model("resnet_fabric", 10).eval()
     plan = ac.plan_widths(network, CIFAR, 2)

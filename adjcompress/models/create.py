@@ -21,6 +21,7 @@ from torchvision import models as torchvision_models
 
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
+from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
@@ -79,11 +80,18 @@ def model_names() -> list[str]:
 def create_model(name: str, num_classes: int, image_size: int = 224, **options: Any) -> nn.Module:
     """Build a network by its name, with fresh weights.
 
-    `options` go to the network's constructor as they are. `image_size` in pixels goes to a user's function if that takes
-    it; no convolutional network of torchvision needs it. Unknown names raise an AdjCompressError with the nearest ones.
+    `options` go to the network's constructor as they are, but for `nodes`: of a network that is a graph of layers, the
+    architecture of the nodes named. `image_size` in pixels goes to a user's function if that takes it; no convolutional network
+    of torchvision needs it. Unknown names raise an AdjCompressError with the nearest ones.
     """
     if num_classes < 1:
         raise AdjCompressError(f"A network needs at least 1 class, not {num_classes}.")
+    if "nodes" in options:
+        nodes = options.pop("nodes")
+        whole = create_model(name, num_classes, image_size, **options)
+        if not isinstance(whole, GraphNetwork):
+            raise AdjCompressError(f"Model {name} is no graph of layers, so it has no nodes to choose: leave nodes out.")
+        return whole.restricted(nodes)
     if name.startswith("timm:"):
         return _timm(name, num_classes, options)
     if ":" in name:

@@ -51,20 +51,15 @@ class _Builder:
         self.layers[name] = layer
         return name
 
-    def network(self, nodes: Sequence[str] | None) -> GraphNetwork:
-        """The whole network, or its architecture of the nodes named."""
-        whole = GraphNetwork(Graph(tuple(self.nodes)), self.layers)
-        return whole if nodes is None else whole.restricted(nodes)
+    def network(self) -> GraphNetwork:
+        return GraphNetwork(Graph(tuple(self.nodes)), self.layers)
 
 
-def resnet_fabric(
-    num_classes: int = 10, blocks: int = 3, connections: bool = True, nodes: Sequence[str] | None = None
-) -> GraphNetwork:
+def resnet_fabric(num_classes: int = 10, blocks: int = 3, connections: bool = True) -> GraphNetwork:
     """Three stages of `blocks` basic blocks, 16, 32 and 64 channels; with `connections` each later block sees two or three of
     the stage before: (N, 3, 32, 32) -> (N, classes). Without, it is the plain ResNet of depth 6 blocks + 2.
 
-    Blocks and connections have gates; what a block is added to has none, so every architecture reaches the output. `nodes`: the
-    architecture of these alone.
+    Blocks and connections have gates; what a block is added to has none, so every architecture reaches the output.
     """
     if blocks < 1:
         raise AdjCompressError(f"A ResNet fabric needs at least 1 block in a stage, not {blocks}.")
@@ -88,7 +83,7 @@ def resnet_fabric(
         entered.append(sums[stage][-1])
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
     build.add("output", [entered[-1]], head, place=(1 + 3 * blocks, 0))
-    return build.network(nodes)
+    return build.network()
 
 
 def _mirrored(block: int, blocks: int) -> list[int]:
@@ -153,14 +148,13 @@ def neural_fabric(
     scales: int = 6,
     channels: int = 128,
     segmentation: bool = False,
-    nodes: Sequence[str] | None = None,
 ) -> GraphNetwork:
     """A grid of `columns` x `scales` nodes of `channels` channels, scale 0 the finest.
 
     Each node sums three edges of the column before (same scale, one finer, one coarser), and applies ReLU; the first column
     also runs down the scales, the last one down to the class scores of the coarsest node, (N, 3, H, W) -> (N, classes); with
     `segmentation` up to those of the finest, -> (N, classes, H, W). Sides must be multiples of 2 ** (scales - 1). Edges have
-    gates, nodes none. `nodes`: the architecture of these alone.
+    gates, nodes none.
     """
     if columns < 2 or scales < 2 or channels < 1:
         raise AdjCompressError(
@@ -195,4 +189,4 @@ def neural_fabric(
     read = nn.Conv2d(channels, num_classes, 1)
     head = read if segmentation else nn.Sequential(read, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     build.add("output", [before[0] if segmentation else before[-1]], head, place=(columns, 0 if segmentation else scales - 1))
-    return build.network(nodes)
+    return build.network()

@@ -71,7 +71,13 @@ class GraphNetwork(nn.Module):
         return made[self.graph.output]
 
     def restricted(self, names: Collection[str]) -> GraphNetwork:
-        """A network of the nodes named, of the same layers; their gates stay open."""
+        """A network of the nodes named, of the same layers; their gates stay open.
+
+        Names that the graph does not have, and nodes that do not lead from the images to the output, are AdjCompressErrors.
+        """
+        unknown = sorted(set(names) - {node.name for node in self.graph.nodes})
+        if unknown:
+            raise AdjCompressError(f"{', '.join(unknown[:4])}: no such nodes in this graph of {len(self.graph.nodes)}.")
         kept = [
             replace(node, inputs=tuple(name for name in node.inputs if name in names or name == IMAGES), gate=None)
             for node in self.graph.nodes
