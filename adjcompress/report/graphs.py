@@ -16,12 +16,12 @@ from adjcompress.report.canvas import GHOST, WIDTH, drawing, panel
 class Line:
     """What leads from one point of the drawing to another: a node of one input that one node takes, or a mere connection.
 
-    `gated`: whether the search could close it. `kept`: whether it runs.
+    `gate`: by which the search could close it. `kept`: whether it runs.
     """
 
     start: str
     end: str
-    gated: bool
+    gate: str | None
     kept: bool
 
 
@@ -55,15 +55,15 @@ def drawing_of(graph: Graph, kept: Collection[str]) -> Drawing:
         for name in (name for name in node.inputs if name != IMAGES):
             both = name in kept and node.name in kept
             if name in as_line:
-                lines.append(Line(by_name[name].inputs[0], node.name, by_name[name].gate is not None, both))
+                lines.append(Line(by_name[name].inputs[0], node.name, by_name[name].gate, both))
             else:
-                lines.append(Line(name, node.name, node.gate is not None, both))
+                lines.append(Line(name, node.name, node.gate, both))
     points = [node for node in graph.nodes if node.name not in as_line]
     return Drawing(_places(graph, [node.name for node in points], lines), frozenset(kept), _unique(lines))
 
 
 def _unique(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Lines between the same points as one where they open and close alike, as a block and its projection do."""
+    """Lines between the same points as one where they have the same gate, as a block and its projection do."""
     return tuple(dict.fromkeys(lines))
 
 
@@ -87,8 +87,7 @@ def super_network(plan: Drawing, color: str, label: str) -> str:
     """The graph as an SVG: in `color` what runs, pale what was closed; dashed what had no gate."""
     columns = [column for column, _ in plan.places.values()]
     rows = [row for _, row in plan.places.values()]
-    pairs = [(line.start, line.end) for line in plan.lines]
-    heights = [_height(line, plan, line.gated and pairs.count((line.start, line.end)) > 1) for line in plan.lines]
+    heights = _heights(plan)
     top, bottom = min([*rows, *heights]) - 0.4, max(rows) + 0.4
     width = max(columns) - min(columns) + 0.8
     pixels = max(90.0, min(0.8 * WIDTH, (bottom - top) / width * WIDTH))
@@ -101,7 +100,7 @@ def super_network(plan: Drawing, color: str, label: str) -> str:
         for kept in (False, True):  # what runs on top
             for line, height in zip(plan.lines, heights, strict=True):
                 if line.kept == kept:
-                    style = "-" if line.gated else (0, (2, 2))
+                    style = "-" if line.gate else (0, (2, 2))
                     axes.plot(*_path(line, height, plan), color=color if kept else GHOST, linewidth=1.6, linestyle=style)
             for name, (column, row) in plan.places.items():
                 if (name in plan.kept) == kept:
@@ -110,13 +109,17 @@ def super_network(plan: Drawing, color: str, label: str) -> str:
     return drawing(label, pixels, paint)
 
 
-def _height(line: Line, plan: Drawing, beside: bool) -> float:
-    """The row that a line bends up to: over points that lie between, the further the higher; `beside` another, a little."""
-    (start, row), (end, other) = plan.places[line.start], plan.places[line.end]
-    span = abs(end - start)
-    if row != other or (span <= 1 and not beside):
-        return min(row, other)
-    return row - (0.35 if span <= 1 else 0.45 * span)
+def _heights(plan: Drawing) -> list[float]:
+    """The row that each line bends up to: over points that lie between, the further the higher, and over lines beside it."""
+    beside: dict[tuple[str, str], int] = {}
+    found = [0.0] * len(plan.lines)
+    for number in sorted(range(len(plan.lines)), key=lambda number: plan.lines[number].gate is not None):  # gates outside
+        line = plan.lines[number]
+        (start, row), (end, other) = plan.places[line.start], plan.places[line.end]
+        rank = beside[line.start, line.end] = beside.get((line.start, line.end), -1) + 1
+        over = 0.0 if abs(end - start) <= 1 else 0.45 * abs(end - start)
+        found[number] = min(row, other) if row != other else row - over - 0.35 * rank
+    return found
 
 
 def _path(line: Line, height: float, plan: Drawing) -> tuple[list[float], list[float]]:
