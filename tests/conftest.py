@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equalities to the last bit, and two processes, need the CPU
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import adjcompress as ac
+from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Sweep, fingerprint, layer_shapes
 from adjcompress.data import DataSpec, read_data
+from adjcompress.models.graph import GraphNetwork
+from adjcompress.training import TrainOptions, train
 from adjcompress.training.run import point_latest_at
 
 
@@ -97,3 +103,59 @@ def train_tiny(folder: str, digits: ac.ImageData, **changes: object) -> ac.deplo
     spec, method = tiny_method(digits)
     recipe = ac.recipe("quick").changed(**{"epochs": 1, "batch_size": 32, **changes})
     return ac.fit(method, digits, recipe, folder, model=spec)
+
+
+SIZE = (16, 24)
+
+
+def write_segmentation(root: Path, splits: tuple[str, ...] = ("train", "val", "test"), images: int = 6) -> Path:
+    """Images that are light where their class is high: three classes, and 7 in a corner, to be ignored."""
+    random = np.random.default_rng(0)
+    for split in splits:
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(images):
+            labels = np.repeat(np.repeat(random.integers(0, 3, (4, 6)), 4, 0), 4, 1).astype(np.uint8)
+            light = np.clip(labels[..., None] * 90 + random.integers(0, 60, (*SIZE, 3)), 0, 255).astype(np.uint8)
+            labels[:4, :4] = 7
+            Image.fromarray(light).save(root / split / "images" / f"{number}.png")
+            Image.fromarray(labels).save(root / split / "labels" / f"{number}.png")
+    (root / "classes.txt").write_text("0 low\n1 middle\n2 high\n")
+    return root
+
+
+def searched_on_pixels(folder: Path, epochs: int) -> ac.training.Run:
+    """A small fabric, searched on such a folder."""
+    options = TrainOptions(
+        model="neural_fabric",
+        model_options={"columns": 2, "scales": 2, "channels": 4},
+        data=DataSpec(str(folder), ignore_label=7),
+        method="budgeted",
+        method_options=ac.MethodOptions(budgets=("macs=0.7",)),
+        recipe=ac.recipe("cifar").changed(epochs=epochs, batch_size=2),
+    )
+    return train(options)
+
+
+def a_graph_table(network: GraphNetwork) -> LatencyTable:
+    """Made-up times of every layer at the widths it has, and a rest that grows with what is written."""
+    layers, grid = layer_shapes(network, torch.zeros(1, 3, 32, 32)), Grid(1, False)
+    points = {}
+    for layer in layers:
+        widths = (layer.channels_in, layer.channels_in), (layer.channels_out, layer.channels_out)
+        points.setdefault(layer.shape, set()).update(grid.points(layer.shape, *widths))
+    sweeps = [
+        Sweep(shape, tuple(sorted(own)), (tuple(0.1 + 0.01 * number for number in range(len(own))),))
+        for shape, own in points.items()
+    ]
+    here = Conditions("made up", (), 1, "1", 1, 1, False)
+    table = LatencyTable(grid, here, tuple(sweeps), {}, "made-up.json")
+    own = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in layers)
+    written = sum(layer.elements for layer in layers)
+    thinner = layers[:-1]  # any line through two networks will do
+    less = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in thinner)
+    ends = (
+        Anchor(thinner, less + 2 + 1e-6 * sum(layer.elements for layer in thinner)),
+        Anchor(layers, own + 2 + 1e-6 * written),
+    )
+    return replace(table, anchors={fingerprint(layers): ends})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_supernets import a_table
+from conftest import a_graph_table
 from torch import Tensor
 
 import adjcompress as ac
@@ -115,7 +115,7 @@ def test_a_search_under_a_latency_is_one_of_architectures_measured_or_of_a_table
     measured.network.train()
     terms = measured.loss(torch.rand(4, 3, 32, 32), torch.arange(4), 0.5)
     assert torch.isfinite(terms.total) and 0 < float(terms.parts["cost"]) <= 1
-    a_table(model).write()
+    a_graph_table(model).write()
     asked = MethodOptions(budgets=("latency=0.9@one-core",), table="made-up.json")
     told = BudgetedMethod.build(model, IMAGE, asked)
     assert isinstance(told.cost, LatencyCost)

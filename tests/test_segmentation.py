@@ -12,6 +12,7 @@ import pytest
 import torch
 from adjcompress_cli.main import main
 from click.testing import CliRunner
+from conftest import SIZE, write_segmentation
 from PIL import Image
 from torch import nn
 
@@ -21,24 +22,6 @@ from adjcompress.data import IGNORED, TensorSplit, augmentation, evaluation_batc
 from adjcompress.data.augment import Augmentation, RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts
 from adjcompress.training import evaluate
 from adjcompress.training.pictures import class_color
-
-SIZE = (16, 24)
-
-
-def write_segmentation(root: Path, splits: tuple[str, ...] = ("train", "val", "test"), images: int = 6) -> Path:
-    """Images that are light where their class is high: three classes, and 7 in a corner, to be ignored."""
-    random = np.random.default_rng(0)
-    for split in splits:
-        for kind in ("images", "labels"):
-            (root / split / kind).mkdir(parents=True)
-        for number in range(images):
-            labels = np.repeat(np.repeat(random.integers(0, 3, (4, 6)), 4, 0), 4, 1).astype(np.uint8)
-            light = np.clip(labels[..., None] * 90 + random.integers(0, 60, (*SIZE, 3)), 0, 255).astype(np.uint8)
-            labels[:4, :4] = 7
-            Image.fromarray(light).save(root / split / "images" / f"{number}.png")
-            Image.fromarray(labels).save(root / split / "labels" / f"{number}.png")
-    (root / "classes.txt").write_text("0 low\n1 middle\n2 high\n")
-    return root
 
 
 @pytest.fixture(scope="module")

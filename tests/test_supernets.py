@@ -6,17 +6,16 @@ import itertools
 import math
 import sys
 import types
-from dataclasses import replace
 
 import pytest
 import torch
-from conftest import randomise_
+from conftest import a_graph_table, randomise_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import adjcompress as ac
-from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Sweep, fingerprint, layer_shapes
+from adjcompress.cost import layer_shapes
 from adjcompress.models.fabrics import neural_fabric, resnet_fabric
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork, Node
 from adjcompress.supernets import (
@@ -389,33 +388,9 @@ def test_a_cost_of_the_users_own_is_checked(value: object, monkeypatch: pytest.M
         OwnCost(network, "costs_of_mine:nothing")
 
 
-def a_table(network: GraphNetwork) -> LatencyTable:
-    """Made-up times of every layer at the widths it has, and a rest that grows with what is written."""
-    layers, grid = layer_shapes(network, CIFAR), Grid(1, False)
-    points = {}
-    for layer in layers:
-        widths = (layer.channels_in, layer.channels_in), (layer.channels_out, layer.channels_out)
-        points.setdefault(layer.shape, set()).update(grid.points(layer.shape, *widths))
-    sweeps = [
-        Sweep(shape, tuple(sorted(own)), (tuple(0.1 + 0.01 * number for number in range(len(own))),))
-        for shape, own in points.items()
-    ]
-    here = Conditions("made up", (), 1, "1", 1, 1, False)
-    table = LatencyTable(grid, here, tuple(sweeps), {}, "made-up.json")
-    own = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in layers)
-    written = sum(layer.elements for layer in layers)
-    thinner = layers[:-1]  # any line through two networks will do
-    less = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in thinner)
-    ends = (
-        Anchor(thinner, less + 2 + 1e-6 * sum(layer.elements for layer in thinner)),
-        Anchor(layers, own + 2 + 1e-6 * written),
-    )
-    return replace(table, anchors={fingerprint(layers): ends})
-
-
 def test_the_latency_of_an_architecture_is_what_the_table_says_of_its_layers() -> None:
     network = resnet_fabric(blocks=1)
-    table, reach = a_table(network), Reach(network.graph)
+    table, reach = a_graph_table(network), Reach(network.graph)
     cost = LatencyCost(network, table, CIFAR)
     assert cost.full == pytest.approx(table.predict(network, CIFAR).total_ms)
     gates = torch.rand(10, len(reach.gates), generator=torch.Generator().manual_seed(0)) < 0.5
