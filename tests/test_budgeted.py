@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.supernets import LatencyCost, MeasuredCost
 from adjcompress.training import TrainOptions, resume, train
+from adjcompress.training.loop import check_processes
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 SMALL = {"columns": 2, "scales": 3, "channels": 4}
@@ -124,6 +126,13 @@ def test_a_search_under_a_latency_is_one_of_architectures_measured_or_of_a_table
     Path("made-up.json").write_text("{}")
     with pytest.raises(ac.AdjCompressError, match="is not the latency table that the search began with"):
         BudgetedMethod.restore(model, told.settings())
+
+
+def test_several_processes_are_refused_in_one_line() -> None:
+    method = BudgetedMethod.build(ac.create_model("resnet_fabric", 10, blocks=1), IMAGE, MethodOptions(budgets=("macs=0.5",)))
+    check_processes(method, SimpleNamespace(world_size=1))  # type: ignore[arg-type]
+    with pytest.raises(ac.AdjCompressError, match="--method budgeted needs one process here, not 2: every process would run"):
+        check_processes(method, SimpleNamespace(world_size=2))  # type: ignore[arg-type]
 
 
 def test_a_budget_that_is_not_met_is_said(here: Path) -> None:

@@ -218,6 +218,7 @@ class Exploding:
     """A method whose loss is not finite at one step."""
 
     name = "exploding"
+    alone = None
     halves = False
 
     def __init__(self, network: nn.Module, step: int) -> None:

@@ -21,6 +21,7 @@ class AdjoinedMethod:
 
     name = "adjoined"
     prepared_by: type[Search] | None = None
+    alone: str | None = None
     halves = False
     planned = "plan"
     """What the small network is called whose widths a plan gives."""

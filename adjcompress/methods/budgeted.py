@@ -59,6 +59,7 @@ class BudgetedMethod:
     name = "budgeted"
     deployable = "budgeted"
     prepared_by: type[Search] | None = None
+    alone: str | None = "every process would run layers of its own, whose batch norms they cannot share"
     halves = False
     substitution: Substitution | None = None
 

@@ -85,6 +85,7 @@ class SearchMethod:
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves = options.halves
+        self.alone = "halves of the images, for weights and for widths, are those of one" if options.halves else None
         self.table = table_checksum(options.table)
         self.budgets = parse_budgets(options.budgets)
         by_name = {cost.name: cost for cost in costs}

@@ -75,6 +75,8 @@ class Method(Protocol):
     """What is trained and checkpointed."""
     prepared_by: type[Search] | None
     """The search that finds its widths first, where no plan is given."""
+    alone: str | None
+    """Why it trains in one process only; None: several may share the images."""
     halves: bool
     """Whether steps see the two halves of the training images in turn, the first half at even steps."""
     substitution: Substitution | None

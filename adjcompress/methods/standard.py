@@ -19,6 +19,7 @@ class StandardMethod:
 
     name = "standard"
     prepared_by: type[Search] | None = None
+    alone: str | None = None
     halves = False
     substitution: Substitution | None = None
 

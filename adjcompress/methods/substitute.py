@@ -41,6 +41,7 @@ class SubstituteMethod:
     name = "substitute"
     deployable = "substitute"
     prepared_by: type[Search] | None = None
+    alone: str | None = None
     halves = False
     substitution: Substitution | None
 

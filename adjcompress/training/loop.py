@@ -296,10 +296,8 @@ def check_recipe(recipe: Recipe, data: ImageData) -> None:
 
 def check_processes(method: Method, fabric: Fabric) -> None:
     """Refuse a method that needs one process where there are several."""
-    if method.halves and fabric.world_size > 1:
-        raise AdjCompressError(
-            "Halves of the images for weights and widths need one process: leave --halves out, or --devices."
-        )
+    if method.alone is not None and fabric.world_size > 1:
+        raise AdjCompressError(f"--method {method.name} needs one process here, not {fabric.world_size}: {method.alone}.")
 
 
 def _set_up(fabric: Fabric, optimizer: torch.optim.Optimizer) -> _FabricOptimizer:
