@@ -107,10 +107,10 @@ class Sweep:
     def train_all(self) -> None:
         part, parts = map(int, self.arguments.part.split("/"))
         jobs = [("plain", "plain", None), *((f"{level.name}-searched", "searched", level) for level in self.levels)]
-        jobs += [(f"{level.name}-retrained", "retrained", level) for level in self.levels]
+        kinds, cut = ("retrained", *(f"random{number}" for number in range(self.arguments.random))), len(self.arguments.parts)
+        jobs += [(f"{level.name}-{kind}", kind, level) for kind in kinds for level in self.levels[:cut]]
         jobs += [(f"{level.name}-adjoined", "adjoined", level) for level in self.levels[:1]]
-        for level in self.levels:
-            jobs += [(f"{level.name}-random{number}", f"random{number}", level) for number in range(self.arguments.random)]
+        jobs += [(f"{level.name}-{kind}", kind, level) for kind in kinds for level in self.levels[cut:]]
         for name, kind, level in jobs[part::parts]:
             if level is None:
                 self.train(name, "standard", MethodOptions(), self.plain)
