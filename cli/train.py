@@ -35,7 +35,8 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     "--method",
     default="adjoined",
     show_default=True,
-    help="adjoined, dan (widths learnt under a budget), substitute (structured layers), budgeted (super network), or standard.",
+    help="adjoined, dan (widths learnt under a budget), substitute (structured layers), budgeted (super network), or the "
+    "baselines standard, dropout and distill (the small network, by a --teacher).",
 )
 @click.option(
     "--alpha",
@@ -99,7 +100,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option(
     "--teacher",
     type=click.Path(path_type=Path),
-    help="substitute: learn where this network looks: a run, a package, or weights of the same --model.",
+    help="substitute: learn where this network looks; distill: what it answers. A run, a package, or weights of --model.",
 )
 @click.option("--attention", help="With --teacher: layers to compare, such as layer2,layer3,layer4. [default: the stages]")
 @click.option("--machines", type=int, default=1, show_default=True, help="budgeted: of the --budget cycles.")
@@ -124,6 +125,24 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.",
 )
 @click.option("--detach", is_flag=True, help="Stop the divergence's gradient into the full network; the papers do not.")
+@click.option("--weight", type=float, default=1.0, show_default=True, help="Weight of the divergence: adjoined, dan, distill.")
+@click.option(
+    "--small-first",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="adjoined: part of the training in which the small networks learn alone, from labels.",
+)
+@click.option(
+    "--small-labels",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="adjoined: part of the small networks' loss that is cross-entropy; the rest is the divergence.",
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
+@click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
+@click.option("--dropout-blocks", type=float, default=0.0, show_default=True, help="dropout: rate after every block.")
 @click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
 @click.option("--epochs", type=int, help="Epochs, in place of the recipe's.")
 @click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
@@ -269,6 +288,12 @@ def _train_options(options: dict[str, Any]) -> Any:
             cost=options["cost"],
             samples_per_batch=options["samples_per_batch"],
             warm_up=options["warm_up"],
+            weight=options["weight"],
+            small_first=options["small_first"],
+            small_labels=options["small_labels"],
+            temperature=options["temperature"],
+            dropout=options["dropout"],
+            dropout_blocks=options["dropout_blocks"],
         ),
         recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
         seed=options["seed"],

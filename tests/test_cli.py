@@ -21,13 +21,13 @@ OPTIONS = {
     "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan "
     "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run --model-option --substitute --setting "
     "--substitute-layers --dense-layers --weight-decay-scaling --teacher --attention --machines --cost --samples-per-batch "
-    "--warm-up "
+    "--warm-up --weight --small-first --small-labels --temperature --dropout --dropout-blocks --ignore-label --image-size "
     "--resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
     "--max-drop --int8-keep --int8-for --ranges --json --quiet",
-    "bench": "--reference --threads --batch --target --engine --duration --table --model --image-size --classes --slim --json "
-    "--quiet",
+    "bench": "--reference --threads --batch --target --engine --executor --duration --table --model --image-size --classes "
+    "--slim --json --quiet",
     "report": "-o --with --json --quiet",
 }
 TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--alpha", "2")
@@ -220,7 +220,10 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
     [
         (("train", "--model", "resnet81"), "Model 'resnet81' is unknown. Choices: resnet18"),
         (("train", "--data", "cifar"), "Data 'cifar' is unknown. Choices: cifar10, cifar100"),
-        (("train", "--method", "adjoint"), "Method 'adjoint' is unknown. Choices: adjoined, budgeted, dan, standard, subst"),
+        (
+            ("train", "--method", "adjoint"),
+            "Method 'adjoint' is unknown. Choices: adjoined, budgeted, dan, distill, dropout",
+        ),
         (("train", "--method", "dan"), "--method dan needs a --budget, such as --budget macs=0.45"),
         (("train", "--method", "dan", "--budget", "macs=0.0001"), "the smallest possible is"),
         (("train", "--method", "dan", "--budget", "speed=2"), "the cost 'speed' is unknown. Choices: macs, params, latency"),

@@ -399,7 +399,7 @@ def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
         ({"method": "standard"}, "--substitute goes with --method substitute or adjoined, not with standard"),
         ({"method": "dan"}, "--substitute goes with --method substitute or adjoined, not with dan"),
         ({"attention": ("layer1",)}, "--attention needs a --teacher"),
-        ({"method": "adjoined", "teacher": Path("x")}, "--teacher goes with --method substitute, not with adjoined"),
+        ({"method": "adjoined", "teacher": Path("x")}, "--teacher goes with --method substitute or distill, not with adjoined"),
         ({"teacher": Path("nowhere")}, "--teacher nowhere does not exist: it takes a run's folder, a package or a weights"),
         (
             {"method": "adjoined", "method_options": MethodOptions(setting=0.3)},

@@ -26,11 +26,15 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class AdjointLoss:
-    """The loss and its terms, scalars: total = cross_entropy + weight * divergence."""
+    """The loss and its terms, scalars: total = cross_entropy + weight * divergence.
+
+    With labels for the small networks total = cross_entropy + weight * ((1 - s) divergence + s small_cross_entropy).
+    """
 
     total: Tensor
     cross_entropy: Tensor
     divergence: Tensor
+    small_cross_entropy: Tensor | None = None
 
 
 def divergence(full: Tensor, small: Tensor) -> Tensor:
@@ -44,17 +48,27 @@ def divergence(full: Tensor, small: Tensor) -> Tensor:
 
 
 def adjoint_loss(
-    full: Tensor, smalls: Mapping[str, Tensor], labels: Tensor, weight: float, detach: bool = False
+    full: Tensor,
+    smalls: Mapping[str, Tensor],
+    labels: Tensor,
+    weight: float,
+    detach: bool = False,
+    small_labels: float = 0.0,
 ) -> AdjointLoss:
     """The adjoint loss of one batch. arXiv:2006.05624; P1 definition 1.
 
     `full` and each of `smalls` are logits (N, classes); `labels` are classes (N,) or probabilities (N, classes). With
-    several small networks their divergences are averaged. `detach` stops the gradient through p, which the papers do not.
+    several small networks their divergences are averaged. `detach` stops the gradient through p, which the papers do not;
+    nor do they have `small_labels`, the part s of the small networks' loss that is cross-entropy with the labels.
     """
     target = full.detach() if detach else full
     mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()
     cross_entropy = F.cross_entropy(_precise(full), labels)
-    return AdjointLoss(cross_entropy + weight * mean_divergence, cross_entropy, mean_divergence)
+    if not small_labels:
+        return AdjointLoss(cross_entropy + weight * mean_divergence, cross_entropy, mean_divergence)
+    own = torch.stack([F.cross_entropy(_precise(small), labels) for small in smalls.values()]).mean()
+    of_smalls = (1 - small_labels) * mean_divergence + small_labels * own
+    return AdjointLoss(cross_entropy + weight * of_smalls, cross_entropy, mean_divergence, own)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -72,6 +72,10 @@ class AdjoinedNetwork(nn.Module):
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
         return self._outputs(images, self._masked)
 
+    def small_logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (N, classes) of the small networks alone; the full one does not run."""
+        return {name: functional_call(small, self.views(name), (images,)) for name, small in self.smalls.items()}
+
     def _outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
         """Both networks' logits, every small one with its views as `dressed` makes them of the full network's tensors."""
         if torch.compiler.is_compiling():  # the compiler joins slices and finds common work by itself

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
-from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
+from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 
 class AdjoinedMethod:
-    """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small)."""
+    """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small).
+
+    Beyond the papers: with `small_labels` s the small networks' part is weight * schedule * ((1 - s) KL + s CE(small)), and in
+    the part `small_first` of the training it is CE(small) alone: the small networks learn cheaply, on their views of the
+    weights, before the full one joins them.
+    """
 
     name = "adjoined"
     prepared_by: type[Search] | None = None
@@ -35,7 +41,13 @@ class AdjoinedMethod:
         substitution: Substitution | None = None,
         scaling: str = "matrix",
         dense_parameters: int = 0,
+        small_first: float = 0.0,
+        small_labels: float = 0.0,
     ) -> None:
+        for option, value in (("--small-first", small_first), ("--small-labels", small_labels)):
+            if not 0 <= value <= 1 or (value == 1 and option == "--small-first"):
+                raise AdjCompressError(f"{option} {value:g} is a part of the whole: at least 0 and below 1.")
+        self.small_first, self.small_labels = small_first, small_labels
         self.network = network
         self.substitution, self.scaling, self.dense_parameters = substitution, scaling, dense_parameters
         self.schedule, self.weight, self.detach = schedule, weight, detach
@@ -56,7 +68,8 @@ class AdjoinedMethod:
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
         network, scaling = AdjoinedNetwork(model, plans, mask), options.weight_decay_scaling
-        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense)
+        own = (options.small_first, options.small_labels)
+        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense, *own)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -68,7 +81,8 @@ class AdjoinedMethod:
         mask = RandomMask(**settings["mask"]) if settings["mask"] else None
         network = AdjoinedNetwork(model, plans, mask)
         of_substitutes = (settings.get("scaling", "matrix"), settings.get("dense_parameters", 0))
-        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, *of_substitutes)
+        own = (settings.get("small_first", 0.0), settings.get("small_labels", 0.0))
+        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, *of_substitutes, *own)
 
     def settings(self) -> dict[str, Any]:
         mask = self.network.mask
@@ -78,6 +92,8 @@ class AdjoinedMethod:
             "schedule": self.schedule,
             "weight": self.weight,
             "detach": self.detach,
+            "small_first": self.small_first,
+            "small_labels": self.small_labels,
             **(self._of_substitutes() if self.substitution else {}),
         }
 
@@ -89,10 +105,19 @@ class AdjoinedMethod:
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         for network in (self.network.full, *self.network.smalls.values()):
             tell_progress_(network, progress)
+        if progress < self.small_first:
+            smalls = self.network.small_logits(images)
+            own = torch.stack([cross_entropy(small, labels) for small in smalls.values()]).mean()
+            total = own
+            if torch.distributed.is_available() and torch.distributed.is_initialized():  # they wait for every gradient
+                total = own + 0 * torch.stack([parameter.sum() for parameter in self.network.full.parameters()]).sum()
+            return Terms(total, {"small_cross_entropy": own})
         full, smalls = self.network(images)
         weight = self.weight * self._weight_at(progress)
-        loss = adjoint_loss(full, smalls, labels, weight, self.detach)
+        loss = adjoint_loss(full, smalls, labels, weight, self.detach, self.small_labels)
         parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence}
+        if loss.small_cross_entropy is not None:
+            parts["small_cross_entropy"] = loss.small_cross_entropy
         return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

@@ -27,7 +27,8 @@ class MethodOptions:
     """What a user may choose about a method; each takes what it needs.
 
     `alphas`, `slim`, `keep`, `align` are those of `plan_widths`. `beta` and `seed`: the random mask r_beta. `schedule`,
-    `weight`, `detach`: the adjoint loss. `plan`: widths that are known already, in place of alphas.
+    `weight`, `detach`: the adjoint loss; `small_first`: the part of the training in which the small networks learn alone, and
+    `small_labels`: the part of their loss that is cross-entropy. `plan`: widths that are known already, in place of alphas.
 
     A width search takes `alphas` or `width_step` as its candidates, `budgets` as `Budget.parse` reads them, and the latency
     table in file `table`. `halves`: it learns weights and widths on different halves of the images.
@@ -39,6 +40,8 @@ class MethodOptions:
     A super network is trained under one of `budgets`: macs, params, cycles on so many `machines`, latency from the `table` or,
     without one, measured here, or the `cost` "package.module:function"; with `samples_per_batch` architectures in a step,
     after the part `warm_up` of the training.
+
+    Distillation has `weight` and `temperature`; `dropout` is the rate before the classifier, `dropout_blocks` after blocks.
     """
 
     alphas: Sequence[float] = ()
@@ -65,6 +68,11 @@ class MethodOptions:
     cost: str | None = None
     samples_per_batch: int = 4
     warm_up: float = 0.2
+    small_first: float = 0.0
+    small_labels: float = 0.0
+    temperature: float = 1.0
+    dropout: float = 0.5
+    dropout_blocks: float = 0.0
 
 
 class Method(Protocol):

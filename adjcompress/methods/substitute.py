@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from adjcompress.cost.budget import parse_budgets
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
+from adjcompress.methods.teacher import TeacherFile
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
 from adjcompress.widths import WidthPlan
@@ -22,14 +22,6 @@ SCALINGS = {
     "network": "all by the network's compression, as in the authors' code",
     "none": "not at all",
 }
-
-
-@dataclass(frozen=True)
-class TeacherFile:
-    """Where a teacher was read, and the checksum of its weights: what a resumed run must find again."""
-
-    path: str
-    sha256: str
 
 
 class SubstituteMethod:

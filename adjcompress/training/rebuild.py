@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adjcompress.data import ImageData, Preprocessing
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.substitute import TeacherFile
+from adjcompress.methods import TeacherFile
 from adjcompress.models import ModelSpec, load_weights_, read_state, state_checksum
 from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.training.run import open_run

@@ -16,7 +16,7 @@ from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, BudgetedMethod, Method, MethodOptions, Search, SubstituteMethod
+from adjcompress.methods import METHODS, PHASES, BudgetedMethod, Method, MethodOptions, Search, Taught
 from adjcompress.models import ModelSpec, check_takes, load_weights_
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_processes, check_recipe, fit
@@ -24,6 +24,20 @@ from adjcompress.training.rebuild import packaged_model, read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
+
+# Options of a few methods only.
+_BELONGS = {
+    "machines": ("budgeted",),
+    "cost": ("budgeted",),
+    "samples_per_batch": ("budgeted",),
+    "warm_up": ("budgeted",),
+    "weight": ("adjoined", "dan", "distill"),
+    "small_first": ("adjoined", "dan"),
+    "small_labels": ("adjoined", "dan"),
+    "temperature": ("distill",),
+    "dropout": ("dropout",),
+    "dropout_blocks": ("dropout",),
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,7 @@ def train(
     search = _first_phase(options)
     first: type[Method] = search or make_method
     method = first.build(model, data.preprocessing.example(2), options.method_options)
-    if isinstance(method, SubstituteMethod) and options.teacher is not None:
+    if isinstance(method, Taught) and options.teacher is not None:
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_processes(method, fabric)
@@ -130,7 +144,7 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         own = {name: value for name, value in notes.items() if name != "then"} or None
         job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
         return job.search_then_fit(cast(Search, method), resume=True)
-    if isinstance(method, SubstituteMethod) and method.teacher_file is not None:
+    if isinstance(method, Taught) and method.teacher_file is not None:
         _same_teacher_again(method, run, data)
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
@@ -145,7 +159,7 @@ def _said(run: Run, method: Method, reporter: Reporter | None) -> Run:
     return run
 
 
-def _same_teacher_again(method: SubstituteMethod, run: Run, data: ImageData) -> None:
+def _same_teacher_again(method: Taught, run: Run, data: ImageData) -> None:
     """Give a resumed method the teacher that it began with."""
     assert method.teacher_file is not None
     teacher, file = read_teacher(Path(method.teacher_file.path), run.model, data)
@@ -222,7 +236,7 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     asked, searching = options.method_options, _first_phase(options) is not None
     _check_substitute(options)
-    _check_budgeted(options)
+    _check_belongs(options)
     for option, given in {
         "--budget": bool(asked.budgets) and asked.substitute is None and options.method != "budgeted",
         "--table": asked.table is not None and options.method != "budgeted",
@@ -253,22 +267,21 @@ def _check_substitute(options: TrainOptions) -> None:
         if given and asked.substitute is None:
             raise AdjCompressError(f"{option} belongs to a --substitute: name one, or leave {option} out.")
     for option, given in {"--teacher": options.teacher is not None, "--attention": bool(options.attention)}.items():
-        if given and method != "substitute":
-            raise AdjCompressError(f"{option} goes with --method substitute, not with {method}.")
+        if given and method not in ("substitute", "distill"):
+            raise AdjCompressError(f"{option} goes with --method substitute or distill, not with {method}.")
+    if method == "distill" and options.teacher is None:
+        raise AdjCompressError("--method distill needs a --teacher: a run, a package or a weights file of the full network.")
     if options.attention and options.teacher is None:
         raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
 
 
-def _check_budgeted(options: TrainOptions) -> None:
+def _check_belongs(options: TrainOptions) -> None:
+    """Refuse what other methods have."""
     asked, nothing = options.method_options, MethodOptions()
-    for option, name in {
-        "--machines": "machines",
-        "--cost": "cost",
-        "--samples-per-batch": "samples_per_batch",
-        "--warm-up": "warm_up",
-    }.items():
-        if getattr(asked, name) != getattr(nothing, name) and options.method != "budgeted":
-            raise AdjCompressError(f"{option} goes with --method budgeted, not with {options.method}.")
+    for name, methods in _BELONGS.items():
+        if getattr(asked, name) != getattr(nothing, name) and options.method not in methods:
+            option = f"--{name.replace('_', '-')}"
+            raise AdjCompressError(f"{option} goes with --method {' or '.join(methods)}, not with {options.method}.")
 
 
 def _first_phase(options: TrainOptions) -> type[Search] | None:
