@@ -190,7 +190,8 @@ def row_of(run: ac.Run, sweep: Sweep) -> tuple[dict[str, Any], Path]:
     network = ac.load_package(extracted.path)
     data, cpu = sweep.data, torch.device("cpu")
     batches = evaluation_batches(data.validation, central(data.preprocessing), evaluation_batch(data), cpu)
-    held = evaluate({name: network}, batches, data.preprocessing.normalise, len(data.classes))[name]
+    shown, classes = data.preprocessing.normalise, len(data.classes)
+    held = evaluate({name: network}, batches, shown, classes, per_pixel=data.segmentation)[name]
     assert isinstance(network, GraphNetwork)
     row = {
         "name": run.folder.name,

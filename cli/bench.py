@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--executor",
-    "executors",
     multiple=True,
     default=("sequential",),
     show_default="sequential",
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     help="With --table: side of the images in pixels, or 180x240. [default: 224, or the run's]",
 )
 @click.option("--classes", type=int, help="With --table: classes of the network. [default: 1000, or the run's]")
+@click.option("--model-option", multiple=True, help="With --table: an argument of the network's constructor; repeatable.")
 @click.option("--slim", multiple=True, help="With --table: layers that may become slim, as for train; repeatable.")
 @click.option(
     "-o",
@@ -72,12 +72,13 @@ def bench(
     batch: int,
     targets: tuple[str, ...],
     engine: str,
-    executors: tuple[str, ...],
+    executor: tuple[str, ...],
     duration: float,
     table: Path | None,
     model: str | None,
     image_size: tuple[int, int | None] | None,
     classes: int | None,
+    model_option: tuple[str, ...],
     slim: tuple[str, ...],
     output: Path,
     as_json: bool,
@@ -99,6 +100,7 @@ def bench(
     import torch
     from adjcompress_cli.bench_table import Asked, bench_table
     from adjcompress_cli.main import refuse_with, refuse_without
+    from adjcompress_cli.model_options import model_options
 
     from adjcompress.bench import benchmark
     from adjcompress.deploy import run_of
@@ -111,10 +113,11 @@ def bench(
         refuse_with("--target", "threads", "batch")
     if table is not None:
         _check_table(files, counts, targets)
-        network = Asked(model, image_size, classes, slim)
+        refuse_with("--table", "executor")
+        network = Asked(model, image_size, classes, model_options(model_option), slim)
         bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return
-    refuse_without("--table", "model", "image_size", "classes", "slim")
+    refuse_without("--table", "model", "image_size", "classes", "model_option", "slim")
     packages: tuple[Path, ...] = ()
     if not files:
         files, reference, packages = _newest(engine, reference, quiet)
@@ -130,7 +133,7 @@ def bench(
                 duration=duration,
                 engine=engine,
                 targets=cpu,
-                executors=executors,
+                executors=executor,
                 progress=progress,
             )
         if gpu or (packages and not targets and torch.cuda.is_available()):

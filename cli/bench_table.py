@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from adjcompress_cli.show import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -25,6 +25,7 @@ class Asked:
     model: str | None
     image_size: tuple[int, int | None] | None
     classes: int | None
+    model_options: Mapping[str, Any]
     slim: tuple[str, ...]
 
 
@@ -41,7 +42,7 @@ def bench_table(
     import torch
 
     from adjcompress.bench import measure_table
-    from adjcompress.models import ModelSpec
+    from adjcompress.models import ModelSpec, check_takes
     from adjcompress.training import open_run
 
     slim, keep = asked.slim or None, None
@@ -51,16 +52,18 @@ def bench_table(
         if slim is None:
             slim, keep = told.get("slim") or None, told.get("keep") or None
         height, width = asked.image_size or run.preprocessing.size
-        spec = ModelSpec(run.model.name, asked.classes or len(run.classes), height, run.model.options)
+        options = {**run.model.options, **asked.model_options}
+        spec = ModelSpec(run.model.name, asked.classes or len(run.classes), height, options)
     else:
         height, width = asked.image_size or (224, None)
-        spec = ModelSpec(asked.model, asked.classes or 1000, height)
-    example = torch.zeros(1, 3, height, width or height)
+        spec = ModelSpec(asked.model, asked.classes or 1000, height, asked.model_options)
+    example, network = torch.zeros(1, 3, height, width or height), spec.build()
+    check_takes(network, example, spec.name, per_pixel=None)
     bar = _Bar(quiet)
     try:
         report = measure_table(
             path,
-            spec.build(),
+            network,
             example,
             threads=threads,
             batch=batch,

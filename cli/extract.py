@@ -43,11 +43,18 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, as_json:
             ("MACs", millions(package.macs), millions(report.full_macs), f"{less:.2f}x"),
         ]
         table((str(report.path), package.name, "full", "full / small"), rows)
-        click.echo(f"Accuracy on the test split: {percent(package.accuracy['test'])}")
+        scores = {"Accuracy": package.accuracy["test"], "mean IoU": package.accuracy.get("test mean IoU")}
+        said = ", ".join(f"{name} {percent(score)}" for name, score in scores.items() if score is not None)
+        click.echo(f"On the test split: {said}")
         click.echo(
             f"Certificate: largest difference to the network in training {certificate.max_difference:g} "
             f"on {certificate.images} validation images."
         )
+        if report.reestimated is not None:
+            click.echo(
+                "Its batch norms were then measured anew, on training images: "
+                f"top-1 agrees on {percent(report.reestimated.agreement)} of these images."
+            )
         click.echo("Next: adjcompress export model.onnx")
 
     show(report.to_json(), text, as_json, quiet)

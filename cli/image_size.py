@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 
+class Size(NamedTuple):
+    """Height and width in pixels; the width of a square is None."""
+
+    height: int
+    width: int | None
+
+    def __str__(self) -> str:
+        return str(self.height) if self.width is None else f"{self.height}x{self.width}"
+
+
 class ImageSize(click.ParamType):
-    """A number of pixels, or height x width -> (height, width); the width of a square is None."""
+    """A number of pixels, or height x width -> Size."""
 
     name = "pixels"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
-        if isinstance(value, tuple):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        if isinstance(value, Size):
             return value
         height, by, width = str(value).partition("x")
         try:
-            return int(height), int(width) if by else None
+            return Size(int(height), int(width) if by else None)
         except ValueError:
             self.fail(f"{value!r}: a number of pixels such as 64 is expected, or height x width such as 180x240.", param, ctx)

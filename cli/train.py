@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from adjcompress_cli.image_size import ImageSize
+from adjcompress_cli.image_size import ImageSize, Size
 from adjcompress_cli.show import output_options, percent, show, table
 
 # What belongs to the machine and the display, not to the training: it may differ when a run goes on.
@@ -246,6 +246,8 @@ def _show_search(search: dict[str, Any], plan: Path) -> None:
 
 
 def _train_options(options: dict[str, Any]) -> Any:
+    from adjcompress_cli.model_options import model_options
+
     from adjcompress.data import DataSpec
     from adjcompress.methods import MethodOptions
     from adjcompress.training import TrainOptions, read_plan, recipe
@@ -301,26 +303,10 @@ def _train_options(options: dict[str, Any]) -> Any:
         new_classifier=options["new_classifier"],
         search_epochs=options["search_epochs"],
         keep_weights=options["keep_weights"],
-        model_options=_model_options(options["model_option"]),
+        model_options=model_options(options["model_option"]),
         teacher=options["teacher"],
         attention=options["attention"].split(",") if options["attention"] else (),
     )
-
-
-def _model_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """name=value, where the value is read as JSON if it is, else as text."""
-    from adjcompress.errors import AdjCompressError
-
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise AdjCompressError(f"--model-option {text!r}: NAME=VALUE is expected, such as drop_path=0.2.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 def _align(value: str) -> int:
@@ -356,6 +342,8 @@ def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
 
 def _plain(value: Any) -> Any:
     """An option's value as JSON keeps it."""
+    if isinstance(value, Size):
+        return str(value)
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value

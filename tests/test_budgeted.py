@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import a_graph_table
-from torch import Tensor
+from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.data import DataSpec
+from adjcompress.data import DataSpec, Preprocessing, TensorSplit
+from adjcompress.deploy.extract import _reestimated_
 from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models.graph import GraphNetwork
+from adjcompress.report import write_report
 from adjcompress.supernets import LatencyCost, MeasuredCost
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.loop import check_processes
@@ -50,7 +54,7 @@ def test_drawn_architectures_come_to_the_budget_and_the_decided_one_costs_what_t
     torch.manual_seed(0)
     asked = MethodOptions(budgets=(budget,), samples_per_batch=samples)
     method = BudgetedMethod.build(ac.create_model("resnet_fabric", 10), IMAGE, asked)
-    network, worth, steps = method.network.train(), torch.rand(len(method.network.logits)) * 0.05, 250
+    network, worth, steps = method.network.train(), torch.rand(len(method.network.logits)) * 0.05, 160
 
     def stands_in(images: Tensor, gates: Tensor | None = None) -> Tensor:
         chosen = torch.ones(1, len(worth), dtype=torch.bool) if gates is None else gates
@@ -123,9 +127,52 @@ def test_a_search_under_a_latency_is_one_of_architectures_measured_or_of_a_table
     assert isinstance(told.cost, LatencyCost)
     again = BudgetedMethod.restore(model, told.settings())
     assert again.cost.full == pytest.approx(told.cost.full)
-    Path("made-up.json").write_text("{}")
+    Path("made-up.json").unlink()
+    looked_at = BudgetedMethod.restore(model, told.settings())  # to extract or report, no table is needed
+    assert looked_at.limit == told.limit and looked_at.deployables()
     with pytest.raises(ac.AdjCompressError, match="is not the latency table that the search began with"):
-        BudgetedMethod.restore(model, told.settings())
+        looked_at.loss(torch.rand(4, 3, 32, 32), torch.arange(4), 0.5)
+
+
+def test_policy_samples_are_kept_where_they_do_not_reach_the_output_and_weights_train_in_those_that_do() -> None:
+    method = BudgetedMethod.build(ac.create_model("neural_fabric", 10, **SMALL), IMAGE, MethodOptions(budgets=("params=0.6",)))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        method.network.logits.fill_(0.5)
+    drawn = method.network.draw(200)
+    reached = method.network.reach.active(drawn)[:, -1]
+    trained = method._connected(drawn)
+    assert 0 < int(reached.sum()) < 200
+    assert torch.equal(trained[reached], drawn[reached]) and bool(method.network.reach.active(trained)[:, -1].all())
+
+
+def test_the_last_part_of_the_training_is_the_decided_architectures_own() -> None:
+    method = BudgetedMethod.build(ac.create_model("neural_fabric", 10, **SMALL), IMAGE, MethodOptions(budgets=("params=0.6",)))
+    method.network.train()
+    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
+    method.loss(images, labels, 0.5)
+    assert not method.network.settled
+    terms = method.loss(images, labels, 0.85)
+    assert method.network.settled and set(terms.parts) == {"cross_entropy"}
+    cost = method.decided_cost()
+    assert cost is not None and 0.4 < cost <= 0.6 == pytest.approx(method.limit)
+    torch.testing.assert_close(
+        terms.total.detach(), F.cross_entropy(method.network(images, method.network.decided()), labels).detach()
+    )
+
+
+def test_batch_norms_are_measured_on_all_of_a_sorted_split(here: Path) -> None:
+    """A training split sorted by class gives the statistics of a shuffled one, to what 5,000 images tell."""
+    data = ac.load_data("digits")
+    assert isinstance(data.train, TensorSplit)
+    dark = torch.zeros(8000, 3, 8, 8, dtype=torch.uint8)
+    light = torch.full((8000, 3, 8, 8), 255, dtype=torch.uint8)
+    labels = torch.arange(2).repeat_interleave(8000)
+    sorted_ = replace(data, train=TensorSplit(torch.cat([dark, light]), labels), preprocessing=Preprocessing(8))
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    _reestimated_(network, sorted_, torch.zeros(2, 3, 8, 8))
+    ends = sorted_.preprocessing.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+    torch.testing.assert_close(network[0].running_var, ends.var(0, unbiased=False).flatten(), rtol=0.02, atol=0)
 
 
 def test_several_processes_are_refused_in_one_line() -> None:
@@ -147,8 +194,10 @@ def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
         def warn(self, text: str) -> None:
             heard.append(text)
 
-    train(options(recipe=ac.recipe("quick").changed(epochs=1, batch_size=40)), Path("run"), reporter=Listening())
-    assert any("budget" in text or "output" in text for text in heard)
+    one = ac.recipe("quick").changed(epochs=1, batch_size=80)  # one step, and all gates open
+    run = train(options(recipe=one), Path("run"), reporter=Listening())
+    assert heard == [(run.results() or {})["shortcoming"]] and "was not met" in heard[0]
+    assert "was not met" in write_report(run).read_text()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +207,7 @@ def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
         ({"method_options": MethodOptions()}, "--method budgeted needs a --budget, such as --budget macs=0.5"),
         ({"method_options": MethodOptions(budgets=("macs=0.5", "params=0.5"))}, "--method budgeted has one budget"),
         ({"method_options": MethodOptions(budgets=("macs=1",))}, "--budget macs=1 allows the whole network"),
-        ({"method_options": MethodOptions(budgets=("params=10",))}, "is below the least that reaches the output"),
+        ({"method_options": MethodOptions(budgets=("params=10",))}, "is below the least that was found to reach the output"),
         (
             {"method_options": MethodOptions(budgets=("latency=2ms@one-core",))},
             "without a --table whole architectures are measured, by torch on one thread",
@@ -169,8 +218,17 @@ def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
         ),
         ({"method_options": MethodOptions(budgets=("latency=1s",))}, "--budget latency=1000ms allows the whole network"),
         ({"method_options": MethodOptions(budgets=("cost=0.5",))}, "needs the cost itself: --cost package.module:function"),
-        ({"method_options": MethodOptions(budgets=("macs=0.5",), cost="a:b")}, "--cost a:b is budgeted by --budget cost="),
+        (
+            {"method_options": MethodOptions(budgets=("macs=0.5",), cost="a:b")},
+            "--cost belongs to --budget cost=...",
+        ),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), machines=2)}, "--machines belongs to --budget cycles"),
+        (
+            {"recipe": ac.recipe("quick").changed(ema=0.9), "method_options": MethodOptions(budgets=("macs=0.5",))},
+            "--ema does not go with --method budgeted: its weights belong to architectures that change",
+        ),
+        ({"method_options": MethodOptions(budgets=("cycles=0.5",), table="t.json")}, "--table belongs to --budget latency"),
+        ({"model_options": {"columns": "two"}}, "neural_fabric: columns is a whole number, not 'two'"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), samples_per_batch=0)}, "--samples-per-batch 0 must be at"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), warm_up=1.0)}, "--warm-up 1 must be at least 0 and below 1"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), alphas=(2,))}, "--method budgeted cuts no widths, so --alpha"),

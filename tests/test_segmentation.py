@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from PIL import Image
 from torch import nn
 
 import adjcompress as ac
-from adjcompress.adjoined.loss import divergence
+from adjcompress.adjoined.loss import cross_entropy, divergence
 from adjcompress.data import IGNORED, TensorSplit, augmentation, evaluation_batch
 from adjcompress.data.augment import Augmentation, RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts
+from adjcompress.methods.budgeted import _by_image
 from adjcompress.training import evaluate
 from adjcompress.training.pictures import class_color
 
@@ -105,6 +107,15 @@ def damage(root: Path, what: str) -> None:
         (root / "classes.txt").write_text("low\nmiddle\n")
     elif what == "twice":
         Image.new("RGB", (24, 16)).save(images / "1.jpg")
+    elif what in ("images alone", "labels alone"):
+        for split in ("train", "val", "test") if what == "images alone" else ("train",):
+            shutil.rmtree(root / split / ("labels" if what == "images alone" else "images"))
+    elif what == "some numbers":
+        (root / "classes.txt").write_text("0 low\nmiddle\n2 high\n")
+    elif what in ("one class", "nothing counts"):
+        (root / "classes.txt").unlink()
+        for path in root.glob("*/labels/*.png") if what == "one class" else labels.iterdir():
+            Image.new("L", (24, 16), 0 if what == "one class" else 7).save(path)
     elif what == "empty":
         for kind in (images, labels):
             for path in kind.iterdir():
@@ -117,13 +128,18 @@ def damage(root: Path, what: str) -> None:
         ("alone", "1 of its images and labels do not pair: 1."),
         ("sizes", "has 24 x 16 pixels and its label 5 x 5"),
         ("differing", "give one size for all with --image-size, such as 16x24"),
-        ("colours", "a label has one channel: the class of each pixel"),
+        ("colours", "a label has one channel of whole numbers"),
         ("broken", "is not a readable image"),
         ("no labels", "has no labels/"),
         ("names", "its numbers are not 0 to 1, each once"),
         ("few names", "labels run from 0 to 2, but there are 2 classes"),
         ("twice", "has two images of the name 1"),
         ("empty", "holds no image"),
+        ("images alone", "has no labels/"),
+        ("labels alone", "has no images/"),
+        ("some numbers", "some lines have a number before the name and some have none"),
+        ("one class", "has labels of one class only"),
+        ("nothing counts", "every pixel has --ignore-label 7, so none counts"),
     ],
 )
 def test_a_damaged_folder_is_one_clear_line(own: Path, what: str, text: str) -> None:
@@ -140,6 +156,8 @@ def test_labels_that_are_no_class_and_sizes_that_are_none_are_refused(own: Path)
         ac.load_data(str(own), ignore_label=1)
     with pytest.raises(ac.AdjCompressError, match="--image-size 16x24: images of classes are cut square"):
         ac.load_data("digits", 16, width=24)
+    with pytest.raises(ac.AdjCompressError, match="--image-size 4 is too small"):
+        ac.load_data(str(own), 16, width=4)
     with pytest.raises(ac.AdjCompressError, match="has only train/"):
         ac.load_data(str(write_segmentation(own.parent / "one", ("train",))))
 
@@ -194,7 +212,7 @@ def test_scores_are_over_the_pixels_that_count() -> None:
     answers = torch.tensor([[[0, 1], [1, 2]], [[1, 0], [0, 0]]])
     logits = torch.nn.functional.one_hot(answers, 3).permute(0, 3, 1, 2).float() * 5
     batches = [(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), labels)]
-    score = evaluate({"it": Constant(logits)}, batches, lambda images: images.float(), 3)["it"]
+    score = evaluate({"it": Constant(logits)}, batches, lambda images: images.float(), 3, per_pixel=True)["it"]
     assert score.accuracy == pytest.approx(3 / 5) and score.images == 2
     # class 0: 1 right of 1 + 1 + 1; class 1: 2 right of 2 + 1 + 1; class 2 neither occurs nor is answered where it counts
     assert score.mean_iou == pytest.approx((1 / 3 + 2 / 4) / 2)
@@ -202,6 +220,24 @@ def test_scores_are_over_the_pixels_that_count() -> None:
     own = -log_p[torch.arange(5), labels[labels != IGNORED]].mean().item()
     assert score.loss == pytest.approx(own, rel=1e-5)
     assert "mean_iou" in score.to_json()
+
+
+def test_pixels_that_do_not_count_change_nothing_even_where_none_does() -> None:
+    logits = torch.randn(3, 4, 2, 2)
+    labels = torch.tensor([[[0, 1], [2, 3]], [[IGNORED] * 2] * 2, [[1, IGNORED], [IGNORED] * 2]])
+    counted = labels != IGNORED
+    picked = logits.permute(0, 2, 3, 1)[counted]
+    torch.testing.assert_close(cross_entropy(logits, labels), torch.nn.functional.cross_entropy(picked, labels[counted]))
+    assert float(cross_entropy(logits[1:2], labels[1:2])) == 0
+    losses, counts = _by_image(logits, labels)
+    assert counts.tolist() == [1, 0, 1] and float(losses[1]) == 0
+    torch.testing.assert_close(losses[2], torch.nn.functional.cross_entropy(logits[2:, :, 0, 0], labels[2:, 0, 0]))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_a_process_without_images_still_answers_for_segmentation() -> None:
+    score = evaluate({"it": Constant(torch.zeros(1, 3, 2, 2))}, [], lambda images: images.float(), 3, per_pixel=True)["it"]
+    assert score.mean_iou == 0 and score.images == 0
 
 
 def test_the_divergence_of_maps_is_the_mean_over_pixels() -> None:
@@ -244,6 +280,7 @@ def test_a_fabric_is_searched_extracted_exported_and_measured(job: dict[str, dic
     test = job["train"]["test"]["budgeted"]  # type: ignore[index]
     assert 0 < test["mean_iou"] <= 1 and 0.3 < test["accuracy"] <= 1
     extract, export = job["extract"], job["export"]
+    assert 0 < extract["reestimated"]["agreement"] <= 1  # type: ignore[index]
     assert extract["certificate"]["max_difference"] == 0 and extract["macs"] < extract["full_macs"]  # type: ignore[index]
     assert set(extract["accuracy"]) == {"test", "test mean IoU"}  # type: ignore[arg-type]
     assert extract["preprocessing"]["width"] == 24  # type: ignore[index]
@@ -264,6 +301,11 @@ def test_the_report_shows_pictures_what_was_kept_and_how_it_came(job: dict[str, 
     labels = Image.open(Path(str(job["train"]["run"])) / "pictures" / "0-labels.png")
     assert labels.mode == "P" and labels.size == (24, 16) and labels.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert len({class_color(number) for number in range(255)}) == 255
+
+
+def test_a_fabric_is_exported_in_half_precision(job: dict[str, dict[str, object]], tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["export", str(tmp_path / "half.onnx"), "--fp16", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["kind"] == "float16"
 
 
 def test_a_searched_architecture_is_the_model_of_another_run(job: dict[str, dict[str, object]], folder: Path) -> None:

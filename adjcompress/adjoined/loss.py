@@ -47,6 +47,17 @@ def divergence(full: Tensor, small: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / decisions
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of logits (N, classes[, H, W]), over what counts: 0 where no pixel of a batch does.
+
+    `labels` are classes (N,) or (N, H, W), of which those below 0 count for nothing, or probabilities (N, classes).
+    """
+    precise = _precise(logits)
+    if labels.ndim < 3:
+        return F.cross_entropy(precise, labels)
+    return F.cross_entropy(precise, labels, reduction="sum") / (labels >= 0).sum().clamp(min=1)
+
+
 def adjoint_loss(
     full: Tensor,
     smalls: Mapping[str, Tensor],
@@ -63,12 +74,12 @@ def adjoint_loss(
     """
     target = full.detach() if detach else full
     mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()
-    cross_entropy = F.cross_entropy(_precise(full), labels)
+    supervised = cross_entropy(full, labels)
     if not small_labels:
-        return AdjointLoss(cross_entropy + weight * mean_divergence, cross_entropy, mean_divergence)
-    own = torch.stack([F.cross_entropy(_precise(small), labels) for small in smalls.values()]).mean()
+        return AdjointLoss(supervised + weight * mean_divergence, supervised, mean_divergence)
+    own = torch.stack([cross_entropy(small, labels) for small in smalls.values()]).mean()
     of_smalls = (1 - small_labels) * mean_divergence + small_labels * own
-    return AdjointLoss(cross_entropy + weight * of_smalls, cross_entropy, mean_divergence, own)
+    return AdjointLoss(supervised + weight * of_smalls, supervised, mean_divergence, own)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -142,6 +142,7 @@ def benchmark(
     settings = [_Setting.of(target(name), engine) for name in targets]
     if any(setting.provider == "cuda" for setting in settings):
         _check_cuda(engine)
+    executors = tuple(dict.fromkeys(executors))
     for executor in executors:
         pick(dict.fromkeys(EXECUTORS), executor, "Executor")
         if executor == PARALLEL and (engine != "onnxruntime" or targets):

@@ -205,7 +205,8 @@ class LatencyTable:
             raise AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
         written = [sum(layer.elements for layer in anchor.layers) for anchor in anchors]
         rests = [anchor.measured_ms - sum(self._layer_ms(layer) for layer in anchor.layers) for anchor in anchors]
-        slope = (rests[-1] - rests[0]) / (written[-1] - written[0])
+        between = written[-1] - written[0]
+        slope = (rests[-1] - rests[0]) / between if between else 0.0  # of a network that has one width only
         return Rest(rests[0] - slope * written[0], slope)
 
     def differences(self, conditions: Conditions) -> tuple[str, ...]:

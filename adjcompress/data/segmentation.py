@@ -25,8 +25,13 @@ _MOST_CLASSES = 1000
 
 
 def is_segmentation(folder: Path) -> bool:
-    """Whether the training split holds labels of pixels."""
-    return (folder / "train" / _LABELS).is_dir() and (folder / "train" / _IMAGES).is_dir()
+    """Whether its splits hold images/ and labels/, or one of them and nothing else, and not folders of classes."""
+    train = folder / "train"
+    if not train.is_dir():
+        return False
+    found = {entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    others = {name for split in ("val", "test") for name in (_IMAGES, _LABELS) if (folder / split / name).is_dir()}
+    return bool(found) and found <= {_IMAGES, _LABELS} and (len(found) > 1 or bool(others) or found == {_LABELS})
 
 
 def read_segmentation(spec: DataSpec) -> ImageData:
@@ -38,7 +43,12 @@ def read_segmentation(spec: DataSpec) -> ImageData:
     pairs = {name: _pairs(root / name) for name in present}
     size = _size(spec, pairs["train"][0][0])
     splits = {name: _read(pairs[name], size, spec) for name in present}
+    for name, split in splits.items():
+        if bool((split.labels == IGNORED).all()):
+            raise AdjCompressError(f"{root / name}: every pixel has --ignore-label {spec.ignore_label}, so none counts.")
     classes = _classes(root, spec, [split.labels for split in splits.values()])
+    if len(classes) < 2:
+        raise AdjCompressError(f"{root} has labels of one class only ({classes[0]}): there is nothing to tell apart.")
     check_labels([split.labels for split in splits.values()], len(classes), f"{root} (--ignore-label {spec.ignore_label})")
     train, test = splits["train"], splits.get("test") or splits["val"]
     if "val" in splits and "test" in splits:
@@ -76,7 +86,7 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
 def _size(spec: DataSpec, first: Path) -> tuple[int, int]:
     """Height and width: what was asked for, or the first image's."""
     if spec.image_size is not None:
-        return spec.image_size, spec.width or spec.image_size
+        return spec.image_size, spec.image_size if spec.width is None else spec.width
     with _opened(first) as image:
         return image.height, image.width
 
@@ -98,7 +108,8 @@ def _read(pairs: list[tuple[Path, Path]], size: tuple[int, int], spec: DataSpec)
                 )
             if label.mode not in _LABEL_MODES:
                 raise AdjCompressError(
-                    f"{label_path} is a picture of mode {label.mode}; a label has one channel: the class of each pixel."
+                    f"{label_path} is a picture of mode {label.mode}; a label has one channel of whole numbers (mode "
+                    f"{', '.join(_LABEL_MODES)}): the class of each pixel."
                 )
             seen = np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
             images[number] = torch.from_numpy(seen).permute(2, 0, 1)
@@ -126,7 +137,7 @@ def _opened(path: Path) -> Image.Image:
 def _classes(root: Path, spec: DataSpec, labels: list[Tensor]) -> tuple[str, ...]:
     """The names in classes.txt, without the ignored label's; without the file, numbers up to the largest label."""
     path = root / "classes.txt"
-    if not path.is_file():
+    if not path.exists():
         return tuple(str(number) for number in range(max(int(tensor.max()) for tensor in labels) + 1))
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -137,6 +148,8 @@ def _classes(root: Path, spec: DataSpec, labels: list[Tensor]) -> tuple[str, ...
         names = {int(match[1]): match[2] for match in numbered if match}
         if sorted(names) != list(range(len(lines))):
             raise AdjCompressError(f"{path}: its numbers are not 0 to {len(lines) - 1}, each once.")
+    elif any(numbered):
+        raise AdjCompressError(f"{path}: some lines have a number before the name and some have none.")
     else:
         names = dict(enumerate(lines))
     names.pop(spec.ignore_label, None)

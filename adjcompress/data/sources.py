@@ -62,8 +62,9 @@ def load_data(
 
 def read_data(spec: DataSpec) -> ImageData:
     """Read the data set that `spec` describes."""
-    if spec.image_size is not None and spec.image_size < 8:
-        raise AdjCompressError(f"--image-size {spec.image_size} is too small: 8 pixels at least.")
+    for side in (spec.image_size, spec.width):
+        if side is not None and side < 8:
+            raise AdjCompressError(f"--image-size {side} is too small: 8 pixels at least.")
     path = Path(spec.source)
     if spec.width is not None and not is_segmentation(path):
         raise AdjCompressError(

@@ -40,7 +40,7 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width, in pixels, of what the network sees."""
-        return self.image_size, self.width or self.image_size
+        return self.image_size, self.image_size if self.width is None else self.width
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preprocessing:

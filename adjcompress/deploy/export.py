@@ -26,7 +26,6 @@ from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside, written_together
-from adjcompress.methods import BudgetedMethod
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
@@ -209,9 +208,7 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     """
     method = run.method()
     if "full" not in method.deployables():
-        if isinstance(method, BudgetedMethod):
-            return _export_untrained(run, "whole")
-        return _export_untrained(run, "dense") if method.substitution is not None else None
+        return None if method.compared_with is None else _export_untrained(run, method.compared_with)
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0

@@ -83,11 +83,25 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
+    model = copy.deepcopy(model)
+    _own_scales_(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights below half precision's smallest number become that: parity decides
-        converted = OnnxModel(convert_float_to_float16(copy.deepcopy(model), keep_io_types=True))
+        converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
     converted.topological_sort()  # the casts were put at the end
     return converted.model
+
+
+def _own_scales_(model: onnx.ModelProto) -> None:
+    """Give every Resize a constant of its own for its scales: the converter casts them one by one, by one name for all."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for number, node in enumerate(node for node in model.graph.node if node.op_type == "Resize"):
+        for place, name in enumerate(node.input):
+            if place > 0 and name in constants:
+                own = copy.deepcopy(constants[name])
+                own.name = f"{name}_of_resize_{number}"
+                model.graph.initializer.append(own)
+                node.input[place] = own.name
 
 
 @contextmanager

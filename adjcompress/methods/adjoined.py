@@ -28,6 +28,9 @@ class AdjoinedMethod:
     name = "adjoined"
     prepared_by: type[Search] | None = None
     alone: str | None = None
+    unaveraged: str | None = None
+    reestimates = False
+    compared_with: str | None = None
     halves = False
     planned = "plan"
     """What the small network is called whose widths a plan gives."""
@@ -138,6 +141,9 @@ class AdjoinedMethod:
 
     def record(self) -> dict[str, Any]:
         return {}
+
+    def shortcoming(self) -> str | None:
+        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}

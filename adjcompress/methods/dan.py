@@ -80,6 +80,9 @@ class SearchMethod:
 
     name = "search"
     prepared_by = None
+    unaveraged: str | None = None
+    reestimates = False
+    compared_with: str | None = None
     substitution: Substitution | None = None
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
@@ -207,6 +210,9 @@ class SearchMethod:
         }
         temperature = self.temperature_at(float(network.progress))
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
+
+    def shortcoming(self) -> str | None:
+        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""

@@ -85,6 +85,12 @@ class Method(Protocol):
     """The search that finds its widths first, where no plan is given."""
     alone: str | None
     """Why it trains in one process only; None: several may share the images."""
+    unaveraged: str | None
+    """Why averages of its weights would say nothing; None: they may be deployed."""
+    reestimates: bool
+    """Whether batch norms are measured anew when a network leaves it."""
+    compared_with: str | None
+    """What to call the model itself, with fresh weights, that costs are compared with where no "full" network is trained."""
     halves: bool
     """Whether steps see the two halves of the training images in turn, the first half at even steps."""
     substitution: Substitution | None
@@ -125,6 +131,9 @@ class Method(Protocol):
 
     def record(self) -> dict[str, Any]:
         """What the epoch's line of the log holds beside losses and accuracy, by name; JSON."""
+
+    def shortcoming(self) -> str | None:
+        """What its user must hear at the end of the training; None where all is as asked."""
 
     def deployables(self) -> dict[str, nn.Module]:
         """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""

@@ -20,6 +20,9 @@ class StandardMethod:
     name = "standard"
     prepared_by: type[Search] | None = None
     alone: str | None = None
+    unaveraged: str | None = None
+    reestimates = False
+    compared_with: str | None = None
     halves = False
     substitution: Substitution | None = None
 
@@ -67,6 +70,9 @@ class StandardMethod:
 
     def record(self) -> dict[str, Any]:
         return {}
+
+    def shortcoming(self) -> str | None:
+        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}

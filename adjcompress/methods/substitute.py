@@ -34,6 +34,9 @@ class SubstituteMethod:
     deployable = "substitute"
     prepared_by: type[Search] | None = None
     alone: str | None = None
+    unaveraged: str | None = None
+    reestimates = False
+    compared_with: str | None = "dense"
     halves = False
     substitution: Substitution | None
 
@@ -135,6 +138,9 @@ class SubstituteMethod:
 
     def record(self) -> dict[str, Any]:
         return {}
+
+    def shortcoming(self) -> str | None:
+        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adjcompress.adjoined.loss import cross_entropy as mean_cross_entropy
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.darts import Darts, WithAuxiliary
 
@@ -15,7 +15,7 @@ def cross_entropy(outputs: Tensor | WithAuxiliary, labels: Tensor) -> Tensor:
     """Mean cross-entropy of logits (N, classes), in nats; that of an auxiliary head is added with weight 0.4."""
     if isinstance(outputs, WithAuxiliary):
         return cross_entropy(outputs.logits, labels) + _AUXILIARY * cross_entropy(outputs.auxiliary, labels)
-    return F.cross_entropy(outputs, labels)  # in float32 under autocast
+    return mean_cross_entropy(outputs, labels)
 
 
 def refuse_auxiliary(network: nn.Module) -> None:

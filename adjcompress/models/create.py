@@ -88,10 +88,15 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
         raise AdjCompressError(f"A network needs at least 1 class, not {num_classes}.")
     if "nodes" in options:
         nodes = options.pop("nodes")
+        if not isinstance(nodes, list | tuple) or not all(isinstance(node, str) for node in nodes):
+            raise AdjCompressError(f"Model {name}: nodes are the names of an architecture's layers, not {nodes!r}.")
         whole = create_model(name, num_classes, image_size, **options)
         if not isinstance(whole, GraphNetwork):
             raise AdjCompressError(f"Model {name} is no graph of layers, so it has no nodes to choose: leave nodes out.")
-        return whole.restricted(nodes)
+        try:
+            return whole.restricted(nodes)
+        except AdjCompressError as error:
+            raise AdjCompressError(f"Model {name} with these options has no such architecture: {error}") from error
     if name.startswith("timm:"):
         return _timm(name, num_classes, options)
     if ":" in name:
@@ -112,6 +117,17 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
         raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error
 
 
+def takes_option(name: str, option: str) -> bool:
+    """Whether the constructor behind a name, of ours or of the user's own, has an argument called `option`."""
+    if name in _OURS:
+        function: Any = _OURS[name]
+    elif ":" in name and not name.startswith("timm:"):
+        function = _users_function(name)
+    else:
+        return False
+    return option in inspect.signature(function).parameters
+
+
 def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
     try:
         import timm
@@ -124,6 +140,16 @@ def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
 
 
 def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
+    function = _users_function(name)
+    arguments = {"num_classes": num_classes, "image_size": image_size, **options}
+    taken = inspect.signature(function).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        arguments = {key: value for key, value in arguments.items() if key in taken or key in options}
+    return _call(name, function, arguments)
+
+
+def _users_function(name: str) -> Callable[..., Any]:
+    """What "package.module:function" names: a class or function that builds networks."""
     module_name, _, function_name = name.partition(":")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         raise AdjCompressError(f"Model {name}: {module_name} is a module of Python itself, which builds no networks.")
@@ -141,11 +167,8 @@ def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[st
             f"Model {name} is neither a torch.nn.Module class nor a function annotated to return one: write "
             f"'def {function_name}(...) -> torch.nn.Module'. Packages name it, and nothing else may be called by a file."
         )
-    arguments = {"num_classes": num_classes, "image_size": image_size, **options}
-    taken = inspect.signature(function).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        arguments = {key: value for key, value in arguments.items() if key in taken or key in options}
-    return _call(name, function, arguments)
+    found: Callable[..., Any] = function
+    return found
 
 
 def _builds_networks(function: Any) -> bool:
@@ -167,10 +190,10 @@ def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any])
     return function(**arguments)
 
 
-def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple[int, ...] = ()) -> None:
+def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple[int, ...] | None = ()) -> None:
     """Run a network once on an image batch (N, C, H, W), in evaluation and in training mode; the network is left as it was.
 
-    One that cannot take its size, or gives no logits, (N, classes, *per_pixel), is refused before training.
+    One that cannot take its size, or gives no logits, (N, classes, *per_pixel), of any shape where that is None, is refused.
     """
     training = network.training
     try:
@@ -188,7 +211,7 @@ def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple
             "classifiers out."
         )
     shape = tuple((trained if isinstance(trained, Tensor) else trained.logits).shape[2:])
-    if shape != per_pixel:
+    if per_pixel is not None and shape != per_pixel:
         wanted = "a class for every pixel" if per_pixel else "one class for every image"
         raise AdjCompressError(
             f"Model {name} gives logits (N, classes{''.join(f', {side}' for side in shape)}), and the data asks for {wanted}: "

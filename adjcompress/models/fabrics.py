@@ -31,6 +31,12 @@ def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
+def _check_numbers(name: str, **options: object) -> None:
+    for option, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise AdjCompressError(f"{name}: {option} is a whole number, not {value!r}.")
+
+
 class _Builder:
     """Collects nodes and their layers."""
 
@@ -61,6 +67,7 @@ def resnet_fabric(num_classes: int = 10, blocks: int = 3, connections: bool = Tr
 
     Blocks and connections have gates; what a block is added to has none, so every architecture reaches the output.
     """
+    _check_numbers("resnet_fabric", blocks=blocks)
     if blocks < 1:
         raise AdjCompressError(f"A ResNet fabric needs at least 1 block in a stage, not {blocks}.")
     build, widths = _Builder(), (16, 32, 64)
@@ -156,6 +163,7 @@ def neural_fabric(
     `segmentation` up to those of the finest, -> (N, classes, H, W). Sides must be multiples of 2 ** (scales - 1). Edges have
     gates, nodes none.
     """
+    _check_numbers("neural_fabric", columns=columns, scales=scales, channels=channels)
     if columns < 2 or scales < 2 or channels < 1:
         raise AdjCompressError(
             f"A neural fabric needs at least 2 columns, 2 scales and 1 channel, not {columns}, {scales} and {channels}."

@@ -104,6 +104,8 @@ def check_graph(nodes: Sequence[Node]) -> None:
             raise AdjCompressError(f"Node {name!r}: names are given once, are not empty, have no dot, and are not {IMAGES!r}.")
     known = {IMAGES}
     for node in nodes:
+        if node.cycles not in (0, 1):
+            raise AdjCompressError(f"Node {node.name} takes {node.cycles} cycles: a layer takes 1, an identity 0.")
         if not node.inputs:
             raise AdjCompressError(f"Node {node.name} takes nothing: it needs at least one input.")
         for name in node.inputs:

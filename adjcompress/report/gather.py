@@ -101,6 +101,13 @@ class RunFacts:
     learnt: Learnt | None
     pictures: Pictures | None
     problems: tuple[str, ...]
+    shortcoming: str | None = None
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether its accuracies are of pixels."""
+        known = [score for epoch in self.epochs for score in epoch.validation.values()]
+        return any(score.mean_iou is not None for score in known)
 
     @property
     def full(self) -> Network | None:
@@ -139,6 +146,7 @@ def gather(run: Run) -> RunFacts:
         learnt=learnt,
         pictures=pictures,
         problems=(*problems, *([deployed.problem] if deployed.problem else [])),
+        shortcoming=printable(results["shortcoming"]) if results.get("shortcoming") else None,
     )
 
 

@@ -104,7 +104,7 @@ def render(run: RunFacts, others: Sequence[RunFacts] = ()) -> str:
         architecture=_architecture_figures(run),
         pictures=run.pictures,
         overlaps=_overlaps(run),
-        right="Pixel accuracy" if run.pictures else "Top-1 accuracy",
+        right=_measure(run),
         plans=_plan_table(run),
         cut=_cut_networks(run),
         checks=checks(run),
@@ -137,8 +137,14 @@ def _headlines(run: RunFacts, found: Sequence[Variant]) -> list[str]:
     return lines or [_alone(full) if full else "Nothing was measured yet"]
 
 
+def _measure(run: RunFacts) -> str:
+    """What accuracies are of."""
+    return "Pixel accuracy" if run.segmentation else "Top-1 accuracy"
+
+
 def _alone(network: Network) -> str:
-    parts = [f"{percent(network.accuracy)} top-1"] if network.accuracy is not None else []
+    what = "top-1" if network.validation_iou is None and network.test_iou is None else "of the pixels right"
+    parts = [f"{percent(network.accuracy)} {what}"] if network.accuracy is not None else []
     parts += [f"{quantity(network.parameters)} parameters"] if network.parameters else []
     return f"{network.name}: {', '.join(parts) or 'nothing was measured yet'}"
 
@@ -261,9 +267,9 @@ def _training_figures(run: RunFacts) -> list[Figure]:
         loss.append(_curve("training", MUTED, training, dashed=True))
     figures = []
     if accuracy:
-        label = "Top-1 accuracy on validation over the epochs, a line for each network"
+        label = f"{_measure(run)} on validation over the epochs, a line for each network"
         svg = curves(accuracy, label, _percent_tick, lambda value: f"{100 * value:.1f}{SPACE}%")
-        figures.append(Figure(f"{'Pixel' if run.pictures else 'Top-1'} accuracy on validation", Markup(svg)))
+        figures.append(Figure(f"{_measure(run)} on validation", Markup(svg)))
     if loss:
         label = "Loss over the epochs: on validation for each network, and in training"
         svg = curves(loss, label, lambda value: f"{value:.3g}", lambda value: f"{value:.2f}")
@@ -361,7 +367,7 @@ def _planes(rows: Sequence[tuple[RunFacts, Sequence[Variant]]], setting: Setting
         if not dots:
             figures.append(Figure(title, None, missing))
             continue
-        label = f"Top-1 accuracy against {title.lower()}, {counted(len(dots), 'network')}"
+        label = f"{_measure(rows[0][0])} against {title.lower()}, {counted(len(dots), 'network')}"
         svg = plane(dots, accuracies, label, shown, _percent_tick)
         note = f"Median; {setting.words}." if cost is latency and setting else ""
         figures.append(Figure(title, Markup(svg), note))

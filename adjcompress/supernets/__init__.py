@@ -9,9 +9,9 @@ from adjcompress.supernets.costs import (
     MeasuredCost,
     OwnCost,
     ParametersCost,
-    cheapest,
     parts_of,
 )
+from adjcompress.supernets.decision import decided_gates, least
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
 from adjcompress.supernets.network import StochasticSuperNetwork
 from adjcompress.supernets.policy import advantages, gradient, policy_loss
@@ -28,10 +28,11 @@ __all__ = [
     "Reach",
     "StochasticSuperNetwork",
     "advantages",
-    "cheapest",
+    "decided_gates",
     "distributed_bounds",
     "distributed_cost",
     "gradient",
+    "least",
     "open_gates",
     "parts_of",
     "policy_loss",

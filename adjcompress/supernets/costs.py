@@ -19,11 +19,12 @@ from adjcompress.cost import LatencyTable, count
 from adjcompress.cost.layers import layer_shapes
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork
-from adjcompress.supernets.architecture import Reach, open_gates
+from adjcompress.supernets.architecture import Reach
 from adjcompress.supernets.distributed import distributed_cost
 
 _TRIED = 32
 _RUNS = 4  # the first of them warms up
+_REMEMBERED = 1000
 
 
 class Cost(Protocol):
@@ -106,8 +107,8 @@ class LatencyCost:
 class MeasuredCost:
     """Milliseconds that a whole architecture takes on this machine's CPU, by torch, on one image of `example` and one thread.
 
-    The shortest of a few runs: another process can only lengthen one. An architecture is measured once, so a search that
-    comes back to it need not wait.
+    The shortest of a few runs: another process can only lengthen one. The architectures measured last are remembered, so a
+    search that comes back to one need not wait.
     """
 
     name = "latency"
@@ -126,6 +127,8 @@ class MeasuredCost:
 
     def _ms(self, names: frozenset[str]) -> float:
         if names not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.pop(next(iter(self._known)))  # the oldest
             architecture, threads = self._network.restricted(names).eval(), torch.get_num_threads()
             torch.set_num_threads(1)
             try:
@@ -174,8 +177,12 @@ class OwnCost:
         return torch.tensor([self._checked(sorted(self._reach.names(each))) for each in active.cpu()], dtype=torch.double)
 
     def _checked(self, names: Sequence[str]) -> float:
-        value = self._function(names)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        try:
+            value = self._function(names)
+        except Exception as error:  # whatever the user's function raises
+            raise AdjCompressError(f"The cost {self._called} failed on {len(names)} nodes ({_told(error)}).") from error
+        value = value.item() if hasattr(value, "item") else value  # of torch or NumPy
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise AdjCompressError(
                 f"The cost {self._called} gave {value!r} for {len(names)} nodes: a number from 0 on is expected."
             )
@@ -191,21 +198,6 @@ def parts_of(cost: Cost, active: Tensor) -> Tensor:
     return found
 
 
-def cheapest(network: GraphNetwork, cost: Cost) -> float | None:
-    """The least that an architecture costs which reaches the output: with the gates on the cheapest way open; None: unknown."""
-    if cost.per_node is None:
-        return None
-    least: dict[str, tuple[float, frozenset[str]]] = {IMAGES: (0.0, frozenset())}
-    for node, own in zip(network.graph.nodes, cost.per_node.tolist(), strict=True):
-        before, gates = min((least[name] for name in node.inputs), key=lambda found: found[0])
-        if node.gate is not None:  # the others are there in any case
-            before, gates = before + own, gates | {node.gate}
-        least[node.name] = (before, gates)
-    reach = Reach(network.graph)
-    _, gates = least[network.graph.output]
-    return float(cost.of(reach.active(open_gates(network.graph, gates)))[0])
-
-
 def _by_node(graph: Graph, layers: Sequence[tuple[str, float]]) -> Tensor:
     """What the layers of each node add up to, double (nodes,), from amounts by the layers' names in a GraphNetwork."""
     place = {node.name: number for number, node in enumerate(graph.nodes)}
@@ -219,9 +211,9 @@ def _imported(name: str) -> Callable[[Sequence[str]], float]:
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever importing the user's module raises
         raise AdjCompressError(
-            f"The cost {name!r} cannot be imported ({error}): package.module:function is expected."
+            f"The cost {name!r} cannot be imported ({_told(error)}): package.module:function is expected."
         ) from error
     if not callable(found):
         raise AdjCompressError(f"The cost {name!r} is no function.")
@@ -247,3 +239,7 @@ def _input_sizes(network: GraphNetwork, example: Tensor) -> dict[str, int]:
             hook.remove()
         network.train(training)
     return sizes
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

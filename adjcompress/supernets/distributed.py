@@ -49,7 +49,7 @@ def distributed_bounds(
     return Bounds(max(-(-total // machines), path[kept[-1].name]), total)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _cycles(graph: Graph, machines: int, names: frozenset[str] | None) -> int:
     nodes = {node.name: node for node in _kept(graph, names)}
     successors: dict[str, list[str]] = {name: [] for name in nodes}
@@ -60,20 +60,27 @@ def _cycles(graph: Graph, machines: int, names: frozenset[str] | None) -> int:
         for name in inputs:
             successors[name].append(node.name)
     place = {name: position for position, name in enumerate(_order(successors))}
-    ready = [(place[name], name) for name, count in waiting.items() if count == 0]
-    heapq.heapify(ready)
+    ready: list[tuple[int, str]] = []
+
+    def finish(done: list[str]) -> None:
+        """Take what is done, and the identities that are done with it, off what waits."""
+        while done:
+            for name in successors[done.pop()]:
+                waiting[name] -= 1
+                if waiting[name] == 0 and nodes[name].cycles == 0:
+                    done.append(name)
+                elif waiting[name] == 0:
+                    heapq.heappush(ready, (place[name], name))
+
+    first = [name for name, count in waiting.items() if count == 0]
+    for name in (name for name in first if nodes[name].cycles):
+        heapq.heappush(ready, (place[name], name))
+    finish([name for name in first if not nodes[name].cycles])
     cycles = 0
     while ready:
         run = [heapq.heappop(ready)[1] for _ in range(min(machines, len(ready)))]
         cycles += 1
-        while run:  # what is done, and the identities that are done with it
-            done = run.pop()
-            for name in successors[done]:
-                waiting[name] -= 1
-                if waiting[name] == 0 and nodes[name].cycles == 0:
-                    run.append(name)
-                elif waiting[name] == 0:
-                    heapq.heappush(ready, (place[name], name))
+        finish(run)
     return cycles
 
 

@@ -16,6 +16,7 @@ from adjcompress.models.graph import IMAGES, GraphNetwork
 from adjcompress.supernets.architecture import Reach
 
 _START = 3.0  # a probability of 0.9526
+_SETTLED = 16.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,17 @@ class StochasticSuperNetwork(nn.Module):
         """The gates that are open in evaluation, bool (1, gates)."""
         return (self._chances().detach() > 0)[None]
 
+    def settle_(self, gates: Tensor) -> None:
+        """Open and close gates for good, bool (gates,): from now on nothing is left to chance."""
+        with torch.no_grad():
+            self.logits.copy_(torch.where(gates.to(self.logits.device), _SETTLED, -_SETTLED))
+        self.tilt.zero_()
+
+    @property
+    def settled(self) -> bool:
+        """Whether that was done."""
+        return bool((self.logits.abs() == _SETTLED).all()) and float(self.tilt) == 0
+
     def forward(self, images: Tensor, gates: Tensor | None = None) -> Tensor:
         """Logits (N, classes). `gates`, bool (k, gates), are k architectures, each for a run of ceil(N / k) images; by default
         all gates are open in training, and in evaluation those that are decided.
@@ -108,12 +120,14 @@ class StochasticSuperNetwork(nn.Module):
         return whole.index_copy(0, output.rows, output.values)
 
     def _run(self, name: str, values: Tensor) -> Tensor:
-        """A layer's output; where a single image needs it, batch norm takes its running statistics."""
+        """A layer's output; where batch norm would see one value a channel, it takes its running statistics."""
         layer = self.network.layers[name]
-        if not self.training or len(values) > 1:
+        if not self.training or len(values) > 1 or not any(isinstance(module, nn.BatchNorm2d) for module in layer.modules()):
             result: Tensor = layer(values)
             return result
-        layer.eval()
+        with torch.no_grad():
+            sizes = _seen_by_norms(layer.eval(), values)
+        layer.train(all(size > 1 for size in sizes))
         try:
             return layer(values)
         finally:
@@ -128,6 +142,22 @@ class StochasticSuperNetwork(nn.Module):
         if not bool(active[-1]):
             raise AdjCompressError("The gates that are open do not reach the output: train longer, or with a larger --budget.")
         return self.network.restricted(self.reach.names(active))
+
+
+def _seen_by_norms(layer: nn.Module, values: Tensor) -> list[int]:
+    """How many values a channel has where each batch norm of a layer stands."""
+    sizes: list[int] = []
+    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [
+        norm.register_forward_pre_hook(lambda _module, inputs: sizes.append(inputs[0].numel() // inputs[0].shape[1]))
+        for norm in norms
+    ]
+    try:
+        layer(values)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sizes
 
 
 def _sum_of(taken: list[_Made], rows: Tensor | None) -> Tensor:

@@ -39,15 +39,16 @@ def evaluate(
     preprocess: Callable[[Tensor], Tensor],
     classes: int,
     autocast: Callable[[], Any] = nullcontext,
+    per_pixel: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluate networks side by side on batches of pixels uint8 (N, 3, H, W) and labels (N,), each image read once.
 
-    With labels (N, H, W) it is every pixel's class that is asked for; what is IGNORED counts for nothing. Over all processes
-    together where there are several. Every network is left in the mode it was in.
+    `per_pixel`: labels are (N, H, W), every pixel's class is asked for, and what is IGNORED counts for nothing. Over all
+    processes together where there are several. Every network is left in the mode it was in.
     """
     modes = {name: network.training for name, network in networks.items()}
     device = next(next(iter(networks.values())).parameters()).device
-    meters = {name: _Meters(classes, device) for name in networks}
+    meters = {name: _Meters(classes, device, per_pixel) for name in networks}
     count = torch.zeros((), device=device)
     for network in networks.values():
         network.eval()
@@ -72,12 +73,11 @@ def evaluate(
 class _Meters:
     """Accuracy, mean loss and, of segmentation, intersection over union of one network, over all processes together."""
 
-    def __init__(self, classes: int, device: torch.device) -> None:
+    def __init__(self, classes: int, device: torch.device, per_pixel: bool) -> None:
         counted: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED, "validate_args": False}
         self.accuracy = MulticlassAccuracy(average="micro", **counted).to(device)
         self.loss = MeanMetric().to(device)
-        self._overlap = MulticlassJaccardIndex(**counted).to(device)
-        self._maps = False
+        self._overlap = MulticlassJaccardIndex(**counted).to(device) if per_pixel else None
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Logits (N, classes) or (N, classes, H, W) in float32, and their labels."""
@@ -85,13 +85,12 @@ class _Meters:
         counted = (labels != IGNORED).sum()
         if counted:
             self.loss.update(F.cross_entropy(logits, labels), weight=counted)
-        if labels.ndim > 1:
-            self._maps = True
+        if self._overlap is not None:
             self._overlap.update(logits.argmax(1), labels)
 
     def mean_iou(self) -> float | None:
         """Over the classes that occur; None where images have labels, not pixels."""
-        return self._overlap.compute().item() if self._maps else None
+        return None if self._overlap is None else self._overlap.compute().item()
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

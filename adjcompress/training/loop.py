@@ -80,7 +80,7 @@ def fit(
     prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
     already and a full disk are AdjCompressErrors.
     """
-    check_recipe(recipe, data)
+    check_recipe(recipe, data, method)
     fabric = fabric or launch(Hardware())
     check_processes(method, fabric)
     folder = Path(fabric.broadcast(str(run)))
@@ -177,13 +177,14 @@ class _Training:
             _check_weights(self.network, done, self.folder)
             with _averaged(self.method, self.average):
                 validation = self._evaluate(self.data.validation, self.fabric.autocast)
+                recorded = self.method.record()
             record = {
                 "epoch": epoch + 1,
                 "lr": self.recipe.lr_at(epoch / self.recipe.epochs),
                 "seconds": round(done.seconds, 3),
                 "train": train,
                 "validation": {name: score.to_json() for name, score in validation.items()},
-                **self.method.record(),
+                **recorded,
             }
             if self.fabric.is_global_zero:
                 write_log(self.folder, [*read_log(self.folder)[:epoch], record])
@@ -204,6 +205,9 @@ class _Training:
             results["test"] = {name: score.to_json() for name, score in scores.items()}
             if self.data.segmentation and self.fabric.is_global_zero:
                 write_pictures(self.folder, self.method.deployables(), self.data)
+        if (shortcoming := self.method.shortcoming()) is not None:
+            results["shortcoming"] = shortcoming
+            self.reporter.warn(shortcoming)
         if self.fabric.is_global_zero:
             write_results(self.folder, results)
         self.reporter.finished(results)
@@ -262,7 +266,8 @@ class _Training:
         batches = evaluation_batches(
             split, central(preprocessing), evaluation_batch(self.data), fabric.device, fabric.global_rank, fabric.world_size
         )
-        return evaluate(self.method.deployables(), batches, preprocessing.normalise, len(self.data.classes), autocast)
+        classes, per_pixel = len(self.data.classes), self.data.segmentation
+        return evaluate(self.method.deployables(), batches, preprocessing.normalise, classes, autocast, per_pixel)
 
     def _save(self, position: Position) -> None:
         self.saved = time.monotonic()
@@ -288,8 +293,10 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def check_recipe(recipe: Recipe, data: ImageData) -> None:
-    """Refuse what a recipe cannot do with this data."""
+def check_recipe(recipe: Recipe, data: ImageData, method: Method) -> None:
+    """Refuse what a recipe cannot do with this data and method."""
+    if recipe.ema and method.unaveraged is not None:
+        raise AdjCompressError(f"--ema does not go with --method {method.name}: {method.unaveraged}.")
     if data.segmentation and recipe.label_smoothing:
         raise AdjCompressError("--label-smoothing spreads the labels of images; pixels' labels stay as they are: leave it out.")
 

@@ -85,7 +85,7 @@ def _check_alike(path: Path, classes: Sequence[str], preprocessing: Preprocessin
 
 def packaged_model(path: Path) -> ModelSpec:
     """How the network in a package is built, with fresh weights; an error where it was cut or its layers were replaced."""
-    content = _package(path, "--model package:")
+    content = _package(path, "--model package of")
     if content is None:
         raise AdjCompressError(f"--model package:{path} is no package: packages are made by adjcompress extract.")
     if content["plan"] or content.get("substitution"):

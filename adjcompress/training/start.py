@@ -16,8 +16,8 @@ from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, BudgetedMethod, Method, MethodOptions, Search, Taught
-from adjcompress.models import ModelSpec, check_takes, load_weights_
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught
+from adjcompress.models import ModelSpec, check_takes, load_weights_, takes_option
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_processes, check_recipe, fit
 from adjcompress.training.rebuild import packaged_model, read_teacher
@@ -114,14 +114,14 @@ def train(
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_processes(method, fabric)
-    check_recipe(options.recipe, data)
+    check_recipe(options.recipe, data, method)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
     run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
     if not search:
-        return _said(job.fit(method, options.recipe), method, reporter)
+        return job.fit(method, options.recipe)
     if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
         raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
     return job.search_then_fit(cast(Search, method), resume=False)
@@ -148,15 +148,7 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         _same_teacher_again(method, run, data)
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
-    return _said(job.fit(method, Recipe(**run.config["recipe"]), resume=True), method, reporter)
-
-
-def _said(run: Run, method: Method, reporter: Reporter | None) -> Run:
-    """The run, after what its user must hear of it."""
-    shortcoming = method.shortcoming() if isinstance(method, BudgetedMethod) else None
-    if shortcoming and reporter:
-        reporter.warn(shortcoming)
-    return run
+    return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
 
 
 def _same_teacher_again(method: Taught, run: Run, data: ImageData) -> None:
@@ -299,8 +291,8 @@ def _unpacked(options: TrainOptions) -> TrainOptions:
 
 
 def _model_options(options: TrainOptions, data: ImageData) -> dict[str, Any]:
-    """The options of the network's constructor; a neural fabric is told that the data is for segmentation."""
-    told = {"segmentation": True} if data.segmentation and options.model == "neural_fabric" else {}
+    """The options of the network's constructor, which is told that the data is for segmentation if it can be."""
+    told = {"segmentation": True} if data.segmentation and takes_option(options.model, "segmentation") else {}
     return {**told, **options.model_options}
 
 
