@@ -4,7 +4,7 @@ For each budget, of MACs (--parts, of the plain ResNet's where the model is resn
 cycles on --machines (the plain network's, but at most 0.8 of the whole's): the search; the architecture it found, trained anew;
 --random random ones within 5 % of the budget; and beside them the plain ResNet, or the whole network, and the small network of
 an adjoined run, alpha 2, on the architecture found under the first budget. Every training has the same recipe, epochs and seed.
-The test split is looked at once, at the end of each training.
+Validation steers; no choice is made by the test split.
 
     python benchmarks/supernet_sweep.py train --data cifar10.npz --part 0/2 &   # and --part 1/2: each trains every second
     python benchmarks/supernet_sweep.py measure --data cifar10.npz
@@ -39,7 +39,7 @@ from adjcompress.models import ModelSpec
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.training import TrainOptions, evaluate, recipe
 
-_ALPHA = 2.0
+_ALPHA, _TRIES, _PATIENCE = 2.0, 2000, 7200.0
 WITHIN = 0.05  # a random architecture costs from 95 to 100 % of the budget
 
 
@@ -125,12 +125,14 @@ class Sweep:
         """The architecture that was found, as soon as another part has found it, or a random one."""
         if kind.startswith("random"):
             return self.random(level, int(kind.removeprefix("random")))
-        searched = self.folder / f"{level.name}-searched"
+        searched, began = self.folder / f"{level.name}-searched", time.monotonic()
         while not (searched / "results.json").is_file():
+            if time.monotonic() - began > _PATIENCE:
+                raise SystemExit(f"{searched} is not finished: run the part that trains it, then this one again.")
             time.sleep(5)
         method = ac.open_run(searched).method()
         assert isinstance(method, BudgetedMethod)
-        if method.decided_cost() is None:
+        if "budgeted" not in method.deployables():
             print(f"{level.name}: what was found does not reach the output", flush=True)
             return None
         return list(method.options_of("budgeted")["nodes"])
@@ -139,7 +141,7 @@ class Sweep:
         """Nodes of an architecture whose gates were drawn, each set with one chance, that costs the budget."""
         method, random = self.search(level.options), torch.Generator().manual_seed(number)
         gates = len(method.network.logits)
-        while True:
+        for _ in range(_TRIES):
             drawn = torch.rand(500, gates, generator=random) < torch.rand(500, 1, generator=random)
             active = method.network.reach.active(drawn)
             costs = ac.supernets.parts_of(method.cost, active)
@@ -147,12 +149,16 @@ class Sweep:
             if len(fitting):
                 names = method.network.reach.names(active[fitting[0, 0]])
                 return [node.name for node in method.network.network.graph.nodes if node.name in names]
+        raise SystemExit(f"{level.name}: no random architecture costs from {1 - WITHIN:.0%} to 100 % of the budget.")
 
 
 def measure(sweep: Sweep) -> None:
     """Extract, export and time every network side by side; write what was found."""
     rows, files = [], []
     for folder in sorted(path.parent for path in sweep.folder.glob("*/results.json")):
+        if "whole" in ac.open_run(folder).method().deployables():
+            print(folder.name, "does not reach the output", flush=True)
+            continue
         row, file = row_of(ac.open_run(folder), sweep)
         rows.append(row)
         files.append(file)
@@ -162,7 +168,9 @@ def measure(sweep: Sweep) -> None:
         row |= {"p50_ms": timing.latency.p50_ms, "noisy": timing.latency.noisy}
     for row in rows:
         row["front"] = not any(
-            other["validation"] >= row["validation"] and other["macs"] < row["macs"] for other in rows if other is not row
+            (other["validation"] >= row["validation"] and other["macs"] <= row["macs"])
+            and (other["validation"] > row["validation"] or other["macs"] < row["macs"])
+            for other in rows
         )
     figures = {
         "model": sweep.arguments.model,
@@ -257,7 +265,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axis.scatter([row[key] / scale for row in own], values, marker=marker, color=color, label=kind)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("top-1 on the test split, %")
+    pixels = rows[0]["mean_iou"] is not None
+    axes[0].set_ylabel(f"{'pixels right' if pixels else 'top-1'} on the test split, %")
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
 

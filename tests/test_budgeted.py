@@ -156,9 +156,8 @@ def test_the_last_part_of_the_training_is_the_decided_architectures_own() -> Non
     assert method.network.settled and set(terms.parts) == {"cross_entropy"}
     cost = method.decided_cost()
     assert cost is not None and 0.4 < cost <= 0.6 == pytest.approx(method.limit)
-    torch.testing.assert_close(
-        terms.total.detach(), F.cross_entropy(method.network(images, method.network.decided()), labels).detach()
-    )
+    own = F.cross_entropy(method.network(images, method.network.decided()), labels)
+    torch.testing.assert_close(terms.total.detach(), own.detach())
 
 
 def test_batch_norms_are_measured_on_all_of_a_sorted_split(here: Path) -> None:
