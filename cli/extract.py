@@ -43,7 +43,7 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, as_json:
             ("MACs", millions(package.macs), millions(report.full_macs), f"{less:.2f}x"),
         ]
         table((str(report.path), package.name, "full", "full / small"), rows)
-        scores = {"Accuracy": package.accuracy["test"], "mean IoU": package.accuracy.get("test mean IoU")}
+        scores = {"accuracy": package.accuracy["test"], "mean IoU": package.accuracy.get("test mean IoU")}
         said = ", ".join(f"{name} {percent(score)}" for name, score in scores.items() if score is not None)
         click.echo(f"On the test split: {said}")
         click.echo(

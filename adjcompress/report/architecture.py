@@ -21,10 +21,13 @@ _METHOD = "budgeted"
 class Learnt:
     """How an architecture was learnt: epoch by epoch the chance of every gate, and costs as parts of the whole network's.
 
+    `cost`: of which kind, "macs", "cycles on 2 machines".
+
     `drawn`: the mean cost of drawn architectures; `decided`: that of the one decided on, by epoch, where it was connected.
     `drawing` and `running`, the gates of the nodes that run at the end: None where the network cannot be built again.
     """
 
+    cost: str
     epochs: tuple[int, ...]
     chances: Mapping[str, tuple[float, ...]]
     drawn: tuple[float, ...]
@@ -48,6 +51,7 @@ def read_learnt(run: Run, problems: list[str]) -> Learnt | None:
         graph = _graph(run, problems)
         kept = frozenset() if graph is None else _kept(graph, told[-1]["gates"])
         return Learnt(
+            cost=_kind(run.config["method"]["settings"]["options"]),
             epochs=epochs,
             chances={printable(gate): tuple(float(each["gates"][gate]) for each in told) for gate in told[-1]["gates"]},
             drawn=tuple(float(each["drawn"]) for each in told),
@@ -59,6 +63,11 @@ def read_learnt(run: Run, problems: list[str]) -> Learnt | None:
     except (AdjCompressError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(f"The architecture's history cannot be read ({type(error).__name__}: {printable(error)}).")
         return None
+
+
+def _kind(options: Mapping[str, Any]) -> str:
+    cost = str(options["budgets"][0]).partition("=")[0]
+    return printable(f"cycles on {options['machines']} machines" if cost == "cycles" else cost)
 
 
 def _graph(run: Run, problems: list[str]) -> Graph | None:

@@ -357,6 +357,9 @@ def _planes(rows: Sequence[tuple[RunFacts, Sequence[Variant]]], setting: Setting
         ("Latency", latency, lambda v: f"{v:g}{SPACE}ms", "No latency was measured: adjcompress bench."),
     )
     accuracies = [variant.accuracy for _, found in rows for variant in found if variant.accuracy is not None]
+    if (learnt := rows[0][0].learnt) is not None:  # a cost that may be none of these: cycles, or the user's own
+        title = f"The budget's cost ({learnt.cost}), as a part of the whole network's"
+        kinds += ((title, _budgeted_cost(rows, learnt.cost), lambda v: f"{v:g}", "No architecture was decided yet."),)
     figures = []
     for title, cost, shown, missing in kinds:
         dots = []
@@ -372,6 +375,13 @@ def _planes(rows: Sequence[tuple[RunFacts, Sequence[Variant]]], setting: Setting
         note = f"Median; {setting.words}." if cost is latency and setting else ""
         figures.append(Figure(title, Markup(svg), note))
     return figures
+
+
+def _budgeted_cost(rows: Sequence[tuple[RunFacts, Sequence[Variant]]], kind: str) -> Callable[[Variant], float | None]:
+    """What architectures cost that were learnt under a budget of one kind."""
+    learnt = {run.name: run.learnt for run, _ in rows if run.learnt is not None and run.learnt.cost == kind}
+    costs = {name: found.decided[-1][1] for name, found in learnt.items() if found.decided}
+    return lambda variant: costs.get(variant.run)
 
 
 def _percent_tick(value: float) -> str:

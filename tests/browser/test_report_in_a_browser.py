@@ -122,7 +122,7 @@ def test_every_figure_is_visible_within_the_page(page: Page) -> None:
     inner, outer = page.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollWidth]")
     assert outer <= inner, "the page scrolls sideways"
     figures = page.locator("figure svg").all()
-    assert len(figures) == (13 if "tiny" in page.url else 8)
+    assert len(figures) == (13 if "tiny" in page.url else 9)
     for figure in figures:
         box = figure.bounding_box()
         assert box and box["width"] > 0.6 * min(inner, 540) and box["height"] > 20
