@@ -14,7 +14,7 @@ from conftest import a_graph_table
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, Preprocessing, TensorSplit
+from adjcompress.data import DataSpec, Preprocessing, TensorSplit, augmentation
 from adjcompress.deploy.extract import _reestimated_
 from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models.graph import GraphNetwork
@@ -169,7 +169,7 @@ def test_batch_norms_are_measured_on_all_of_a_sorted_split(here: Path) -> None:
     labels = torch.arange(2).repeat_interleave(8000)
     sorted_ = replace(data, train=TensorSplit(torch.cat([dark, light]), labels), preprocessing=Preprocessing(8))
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    _reestimated_(network, sorted_, torch.zeros(2, 3, 8, 8))
+    _reestimated_(network, sorted_, augmentation("none", sorted_), torch.zeros(2, 3, 8, 8))
     ends = sorted_.preprocessing.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1))
     torch.testing.assert_close(network[0].running_var, ends.var(0, unbiased=False).flatten(), rtol=0.02, atol=0)
 
