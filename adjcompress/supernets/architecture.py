@@ -21,14 +21,20 @@ class Reach:
         self._gate = [None if node.gate is None else number[node.gate] for node in graph.nodes]
         self._inputs = [[place[name] for name in node.inputs if name != IMAGES] for node in graph.nodes]
         self._sees = [IMAGES in node.inputs for node in graph.nodes]
+        self._latest: tuple[Tensor, Tensor] | None = None  # a step of a search asks for the same gates up to three times
 
     def active(self, gates: Tensor) -> Tensor:
         """Which nodes run: gates, bool (k, gates), to nodes, bool (k, nodes). None where the output is not reached.
 
         A node runs where its gate is open, it sees the images through nodes that run, and the output sees it.
         """
-        count = len(self.graph.nodes)
         gates = gates.cpu()
+        if self._latest is None or not torch.equal(self._latest[0], gates):
+            self._latest = gates.clone(), self._active(gates)
+        return self._latest[1].clone()
+
+    def _active(self, gates: Tensor) -> Tensor:
+        count = len(self.graph.nodes)
         alive = torch.zeros(len(gates), count, dtype=torch.bool)
         for node in range(count):
             seen = alive[:, self._inputs[node]].any(1) if self._inputs[node] else torch.zeros(len(gates), dtype=torch.bool)
