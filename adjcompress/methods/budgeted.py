@@ -155,7 +155,7 @@ class BudgetedMethod:
         if network.training:
             network.mean_loss.copy_(before * _MEMORY + lost.mean() * (1 - _MEMORY))
             network.worth.copy_(network.worth * _MEMORY - loss_slope.sum() * (1 - _MEMORY))
-            network.price.copy_((network.worth / network.slope.clamp(min=_FLAT)).clamp(min=0))
+            network.price.copy_((network.worth / network.slope).clamp(min=0))
         held = network.price * (network.logits * cost_slope).sum()  # of its gradient nothing else is wanted
         parts = {"cross_entropy": supervised, "cost": network.mean_cost.clone(), "price": network.price.clone()}
         return Terms(supervised + policy + held - held.detach(), parts)

@@ -42,10 +42,8 @@ class DistillMethod(StandardMethod):
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> DistillMethod:
         refuse_auxiliary(model)
         alphas = options.alphas if options.alphas or options.plan is not None else (8.0,)
-        small = StandardMethod.build(model, example, replace(options, alphas=alphas))
-        made = cls(small.network, small.deployable, None, options.temperature, options.weight)
-        made.plan = small.plan  # the network is cut already
-        return made
+        deployable, plan = cls.chosen(model, example, replace(options, alphas=alphas))
+        return cls(model, deployable, plan, options.temperature, options.weight)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> DistillMethod:

@@ -47,11 +47,8 @@ class DropoutMethod(StandardMethod):
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> DropoutMethod:
         if not options.dropout and not options.dropout_blocks:
             raise AdjCompressError("--method dropout with --dropout 0 and no --dropout-blocks is --method standard: take that.")
-        plain = StandardMethod.build(model, example, options)
-        blocks = blocks_of(plain.network, example) if options.dropout_blocks else ()
-        made = cls(plain.network, plain.deployable, None, options.dropout, options.dropout_blocks, blocks)
-        made.plan = plain.plan  # the network is cut already
-        return made
+        blocks = blocks_of(model, example) if options.dropout_blocks else ()
+        return cls(model, *cls.chosen(model, example, options), options.dropout, options.dropout_blocks, blocks)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> DropoutMethod:

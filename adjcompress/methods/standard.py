@@ -32,16 +32,20 @@ class StandardMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> StandardMethod:
+        return cls(model, *cls.chosen(model, example, options))
+
+    @classmethod
+    def chosen(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> tuple[str, WidthPlan | None]:
+        """What the network is called that is trained, and by which plan it is cut out of `model`; None: it is all of it."""
         if options.plan is not None:
             check_plan_alone(options)
-            return cls(model, "plan", plan_like(model, example, options.plan))
+            return "plan", plan_like(model, example, options.plan)
         if len(options.alphas) > 1:
-            raise AdjCompressError(f"--method standard trains one network; {len(options.alphas)} alphas were given.")
+            raise AdjCompressError(f"--method {cls.name} trains one network; {len(options.alphas)} alphas were given.")
         if not options.alphas or options.alphas[0] == 1:
-            return cls(model)
+            return "full", None
         alpha = options.alphas[0]
-        plan = plan_widths(model, example, alpha, options.slim, options.keep, options.align)
-        return cls(model, alpha_name(alpha), plan)
+        return alpha_name(alpha), plan_widths(model, example, alpha, options.slim, options.keep, options.align)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> StandardMethod:
