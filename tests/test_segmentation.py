@@ -297,7 +297,11 @@ def test_the_report_shows_pictures_what_was_kept_and_how_it_came(job: dict[str, 
     assert page.count("data:image/png;base64") == 4 * 3 and "mean intersection over union" in page
     for title in ("What was kept", "Costs over the training", "Probabilities of the gates", "Pixel accuracy on validation"):
         assert f"<h3>{title}</h3>" in page
-    assert "parallel executor" in page and "The budget&#39;s cost (macs), as a part of the whole network&#39;s" in page
+    assert (
+        "parallel executor" in page
+        and "--executor parallel" in page
+        and "The budget&#39;s cost (macs), as a part of the whole network&#39;s" in page
+    )
     labels = Image.open(Path(str(job["train"]["run"])) / "pictures" / "0-labels.png")
     assert labels.mode == "P" and labels.size == (24, 16) and labels.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert len({class_color(number) for number in range(255)}) == 255

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adjcompress.report.deployed import Bench, Int8, OnnxFile, Package
+from adjcompress.report.deployed import SEQUENTIAL, Bench, Int8, OnnxFile, Package
 from adjcompress.report.gather import RunFacts
 from adjcompress.report.words import printable
 
@@ -101,6 +101,8 @@ def _bench(bench: Bench) -> str:
     words += [_option("--threads", ",".join(threads))] if threads else []
     batches = {setting.batch for setting in settings if setting.batch}
     words += [_option("--batch", max(batches))] if batches else []
+    executors = dict.fromkeys(setting.executor for setting in settings)
+    words += [_option("--executor", executor) for executor in executors] if list(executors) != [SEQUENTIAL] else []
     return _broken(words)
 
 

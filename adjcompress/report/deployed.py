@@ -15,7 +15,7 @@ from typing import Any
 
 from adjcompress.report.words import counted, printable
 
-_SEQUENTIAL = "sequential"  # the executor of most timings, and of those from before there were two
+SEQUENTIAL = "sequential"  # the executor of most timings, and of those from before there were two
 FLOAT, MATERIALISED = "float32", "float32 materialised"
 _FLAGS = ("simplify", "preprocess", "external_data", "materialise")
 _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}
@@ -109,7 +109,7 @@ class Setting:
     threads: int | None
     batch: int | None
     device: str | None
-    executor: str = _SEQUENTIAL
+    executor: str = SEQUENTIAL
 
     @property
     def engine(self) -> str:
@@ -122,7 +122,7 @@ class Setting:
             parts.append(f"target {self.target}")
         if self.threads:
             parts.append(counted(self.threads, "thread"))
-        if self.executor != _SEQUENTIAL:
+        if self.executor != SEQUENTIAL:
             parts.append(f"{self.executor} executor")
         if self.batch:
             parts.append(f"batch {self.batch}")
@@ -338,7 +338,7 @@ def _timing(data: Mapping[str, Any], machine: Mapping[str, Any], known: Mapping[
         path=path,
         name=name,
         kind=kind,
-        setting=Setting(runtime, _text(data.get("target")), threads, batch, device, _text(data.get("executor")) or _SEQUENTIAL),
+        setting=Setting(runtime, _text(data.get("target")), threads, batch, device, _text(data.get("executor")) or SEQUENTIAL),
         runs=_whole(latency.get("runs")),
         min_ms=number(latency.get("min_ms")),
         p50_ms=median,
