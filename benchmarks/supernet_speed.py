@@ -1,9 +1,9 @@
 """Claim: a step of a super network costs in proportion to what was drawn, and a distributed cost is computed in under 5 ms.
 
-A whole training step of the ResNet fabric under a budget of MACs, loss, gates' gradient, steering and optimiser, with one
-architecture for the whole batch, of about a tenth, a half and all of its MACs, side by side and interleaved: milliseconds for
-each MAC, over those of the whole. And the distributed cost of the largest
-published fabric, 18 blocks in a stage, computed anew and from the cache.
+A whole training step of the ResNet fabric under a budget of MACs, loss, gates' gradient, steering and the recipe's
+optimisers, with one architecture for the whole batch, of about a tenth, a half and all of its MACs, side by side and
+interleaved: milliseconds for each MAC, over those of the whole. And the distributed cost of the largest published fabric,
+18 blocks in a stage, computed anew and from the cache.
 
     python benchmarks/supernet_speed.py
 
@@ -23,6 +23,8 @@ from record import record
 import adjcompress as ac
 from adjcompress.supernets import MacsCost, StochasticSuperNetwork
 from adjcompress.supernets.distributed import _cycles
+from adjcompress.training import recipe
+from adjcompress.training.recipe import make_optimizers
 
 PARTS = (0.1, 0.5, 1.0)
 
@@ -55,7 +57,7 @@ def main() -> None:
     asked = ac.MethodOptions(budgets=("macs=0.5",), samples_per_batch=1)
     method = ac.BudgetedMethod.build(ac.create_model("resnet_fabric", 10), torch.zeros(2, 3, 32, 32), asked)
     network = method.network.train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
+    optimizers = make_optimizers(method.parameter_groups(5e-4), recipe("cifar").changed(lr=1e-9), 1000)
     images, labels = torch.randn(arguments.batch, 3, 32, 32), torch.randint(0, 10, (arguments.batch,))
     cost = MacsCost(network.network, images)
     choices = {part: drawn(network, cost, part) for part in PARTS}
@@ -63,8 +65,9 @@ def main() -> None:
     def step(gates: torch.Tensor) -> None:
         network.draw = lambda count: gates.expand(count, -1)  # type: ignore[method-assign]
         method.loss(images, labels, 0.4).total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     times: dict[float, list[float]] = {part: [] for part in PARTS}
     for gates in choices.values():

@@ -492,3 +492,18 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     results = [json.loads((tmp_path / name / "results.json").read_text())["test"] for name in ("one", "two")]
     assert results[0]["full"]["images"] == results[1]["full"]["images"]
     assert ac.open_run(tmp_path / "two").config["processes"] == 2
+
+
+def test_sgd_takes_parameters_whose_first_gradient_comes_late() -> None:
+    recipe = ac.recipe("cifar")
+    ours, plain = ([nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))] for _ in range(2))
+    groups = [{"name": "decay", "params": ours, "weight_decay": 0.1}]
+    (first,) = make_optimizers(groups, recipe, 10)
+    second = torch.optim.SGD(plain, recipe.lr, recipe.momentum, weight_decay=0.1, nesterov=True)
+    for step in range(3):
+        for parameters, optimizer in ((ours, first), (plain, second)):
+            for parameter in parameters[: 1 + min(step, 1)]:
+                parameter.grad = torch.full_like(parameter, step + 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(ours, plain)

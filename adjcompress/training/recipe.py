@@ -129,7 +129,13 @@ def set_rates_(optimizer: torch.optim.Optimizer, recipe: Recipe, progress: float
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=True, fused=True)
+    # Zeros are what it would begin with; but it begins with all at once, and fails where a parameter's first gradient comes
+    # later: a layer that no drawn architecture had, the full network's batch norms after --small-first.
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
