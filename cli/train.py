@@ -140,6 +140,19 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
     show_default=True,
     help="adjoined: part of the small networks' loss that is cross-entropy; the rest is the divergence.",
 )
+@click.option("--growing", is_flag=True, help="With --small-first and several --alpha: the smallest begins, others join.")
+@click.option(
+    "--widen",
+    default="fresh",
+    show_default=True,
+    help="With --small-first: the full network joins as it is (fresh), or computing what the small one does (zeros, copies).",
+)
+@click.option(
+    "--trunk",
+    default="own",
+    show_default=True,
+    help="adjoined: layers before the first slim one are each network's own, or computed once for all (shared).",
+)
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
 @click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
 @click.option("--dropout-blocks", type=float, default=0.0, show_default=True, help="dropout: rate after every block.")
@@ -149,6 +162,7 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
 @click.option("--augmentation", help="none, crop-flip, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.")
 @click.option("--label-smoothing", type=float, help="Part of the labels spread over all classes.")
+@click.option("--mixup", type=float, help="Mix images and labels of a batch, at parts from Beta(mixup, mixup); 0.2 is usual.")
 @click.option("--clip-norm", type=float, help="Largest gradient norm.")
 @click.option("--ema", type=float, help="Average the weights with this decay per step, and deploy the average.")
 @click.option(
@@ -168,6 +182,10 @@ _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "
 )
 @click.option("--limit", type=int, help="Use about this many images of each split: for a first try.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Start from a trained state dict or package.")
+@click.option(
+    "--importance",
+    help="With --weights: small networks keep the channels that matter most, by magnitude or batch-norm. [default: the first]",
+)
 @click.option("--new-classifier", is_flag=True, help="With --weights: the last layer starts afresh.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of weights, order, draws, masks and held-out images."
@@ -253,7 +271,7 @@ def _train_options(options: dict[str, Any]) -> Any:
     from adjcompress.training import TrainOptions, read_plan, recipe
 
     height, width = options["image_size"] or (None, None)
-    changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "clip_norm", "ema")
+    changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "mixup", "clip_norm", "ema")
     return TrainOptions(
         model=options["model"],
         data=DataSpec(
@@ -293,6 +311,9 @@ def _train_options(options: dict[str, Any]) -> Any:
             weight=options["weight"],
             small_first=options["small_first"],
             small_labels=options["small_labels"],
+            growing=options["growing"],
+            widen=options["widen"],
+            trunk=options["trunk"],
             temperature=options["temperature"],
             dropout=options["dropout"],
             dropout_blocks=options["dropout_blocks"],
@@ -300,6 +321,7 @@ def _train_options(options: dict[str, Any]) -> Any:
         recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
         seed=options["seed"],
         weights=options["weights"],
+        importance=options["importance"],
         new_classifier=options["new_classifier"],
         search_epochs=options["search_epochs"],
         keep_weights=options["keep_weights"],

@@ -143,8 +143,11 @@ def test_labels_for_the_small_networks_take_their_part() -> None:
             "--dropout goes with --method dropout, not with",
         ),
         ({"method": "standard", "method_options": MethodOptions(small_first=0.5)}, "--small-first goes with --method adjoined"),
-        ({"method_options": MethodOptions(small_first=1.0)}, "--small-first 1 is a part of the whole"),
-        ({"method_options": MethodOptions(small_labels=-0.1)}, "--small-labels -0.1 is a part of the whole"),
+        (
+            {"method_options": MethodOptions(small_first=1.0)},
+            "--small-first 1 is a part of the training: at least 0",
+        ),
+        ({"method_options": MethodOptions(small_labels=-0.1)}, "--small-labels -0.1 is a part of the loss"),
         ({"method": "dropout", "method_options": MethodOptions(dropout=0.0)}, "is --method standard: take that"),
         ({"method": "dropout", "method_options": MethodOptions(dropout=1.0)}, "--dropout 1 must be at least 0 and below 1"),
     ],

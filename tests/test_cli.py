@@ -21,8 +21,8 @@ OPTIONS = {
     "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan "
     "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run --model-option --substitute --setting "
     "--substitute-layers --dense-layers --weight-decay-scaling --teacher --attention --machines --cost --samples-per-batch "
-    "--warm-up --weight --small-first --small-labels --temperature --dropout --dropout-blocks --ignore-label --image-size "
-    "--resume --device --devices --nodes --precision --json --quiet",
+    "--warm-up --weight --small-first --small-labels --growing --widen --trunk --temperature --dropout --dropout-blocks "
+    "--importance --mixup --ignore-label --image-size --resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
     "--max-drop --int8-keep --int8-for --ranges --json --quiet",

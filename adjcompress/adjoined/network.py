@@ -8,8 +8,7 @@ entry that both use is trained by both, and extraction copies the very tensors t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adjcompress.adjoined.masks import r_beta_mask
+from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.widths.channels import NORMS, Convolution
+from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import cut, slice_model
 
@@ -47,10 +47,18 @@ class AdjoinedNetwork(nn.Module):
     """A full network and small ones inside its weights. arXiv:2006.05624.
 
     `plans` says which channels each small network keeps; `full` is taken over, not copied. In the state dict are the full
-    network and the small networks' own normalisation layers: weights, biases and statistics.
+    network and the small networks' own normalisation layers: weights, biases and statistics. `trunk`, the modules that run
+    before the first cut layer (`trunk_of`), are computed once for all networks: the normalisation there is the full one's too,
+    which the papers' networks have apart.
     """
 
-    def __init__(self, full: nn.Module, plans: Mapping[str, WidthPlan], mask: RandomMask | None = None) -> None:
+    def __init__(
+        self,
+        full: nn.Module,
+        plans: Mapping[str, WidthPlan],
+        mask: RandomMask | None = None,
+        trunk: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         if not plans:
             raise AdjCompressError("An adjoined network needs at least one small network: give it a width plan.")
@@ -60,46 +68,63 @@ class AdjoinedNetwork(nn.Module):
         self.full = full
         self.plans = dict(plans)
         self.mask = mask
+        self.trunk = tuple(trunk)
+        norms = {name for name, module in full.named_modules() if isinstance(module, NORMS)}
+        self._shared_norms = {name for name in norms if any(f"{name}.".startswith(f"{part}.") for part in self.trunk)}
         self._mask_names: dict[tuple[str, str], str] = {}
         self.smalls = nn.ModuleDict()
         for name, plan in plans.items():
             small = slice_model(full, plan)
             if mask is not None and mask.beta > 0:
                 self._register_masks_(name, small)
-            self.smalls[name] = _without_shared_tensors_(small)
+            self.smalls[name] = _without_shared_tensors_(small, self._shared_norms)
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
         return self._outputs(images, self._masked)
 
-    def small_logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (N, classes) of the small networks alone; the full one does not run."""
-        return {name: functional_call(small, self.views(name), (images,)) for name, small in self.smalls.items()}
+    def small_logits(self, images: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Logits (N, classes) of the small networks `names`, by default all, alone; the full one does not run."""
+        shared, logits = SharedTrunk(self.trunk), {}
+        for name in self.smalls if names is None else names:
+            small, views = self.smalls[name], self.views(name)
+            with shared.reused_by(small, views) if shared.outputs else shared.kept_from(small):
+                logits[name] = functional_call(small, views, (images,))
+        return logits
 
     def _outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
         """Both networks' logits, every small one with its views as `dressed` makes them of the full network's tensors."""
         if torch.compiler.is_compiling():  # the compiler joins slices and finds common work by itself
             smalls = {
-                name: functional_call(small, dressed(name, self._cut(name)), (images,)) for name, small in self.smalls.items()
+                name: functional_call(small, dressed(name, self._cut(name, measured=False)), (images,))
+                for name, small in self.smalls.items()
             }
             return Outputs(self.full(images), smalls)
         whole, cuts = self._forked()
         views = {name: dressed(name, own) for name, own in cuts.items()}
-        with _FirstConvolution(self.full, whole, images) as first:
+        once = SharedTrunk(self.trunk) if self.trunk else FirstConvolution(whole, images)
+        with once.kept_from(self.full):
             full = functional_call(self.full, whole, (images,))
-            smalls = {}
-            for name, small in self.smalls.items():
-                with first.reused_by(small, views[name]):
-                    smalls[name] = functional_call(small, views[name], (images,))
+        smalls = {}
+        for name, small in self.smalls.items():
+            with once.reused_by(small, views[name]):
+                smalls[name] = functional_call(small, views[name], (images,))
         return Outputs(full, smalls)
 
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
         return self._masked(name, self._cut(name))
 
-    def _cut(self, name: str) -> dict[str, Tensor]:
+    def by_size(self) -> tuple[str, ...]:
+        """The names of the small networks, that with the fewest shared parameters first."""
+        sizes = {name: sum(view.numel() for view in self.views(name).values()) for name in self.smalls}
+        return tuple(sorted(sizes, key=sizes.__getitem__))
+
+    def _cut(self, name: str, measured: bool = True) -> dict[str, Tensor]:
         cuts = self.plans[name].cuts
-        return {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
+        views = {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
+        # Where the trunk is computed again, the full network alone measures its statistics.
+        return views if measured else {**views, **{tensor: buffer.clone() for tensor, buffer in self._shared_buffers()}}
 
     def _forked(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """The full network's parameters and every small network's views, tied for the backward pass by `_Fork`."""
@@ -142,13 +167,23 @@ class AdjoinedNetwork(nn.Module):
             owner, _, attribute = tensor.rpartition(".")
             module = small.get_submodule(owner)
             delattr(module, attribute)
-            module.register_parameter(attribute, nn.Parameter(view.detach().clone()))
+            if owner in self._shared_norms and attribute in _measured(self.full.get_submodule(owner)):
+                module.register_buffer(attribute, view.detach().clone())
+            else:
+                module.register_parameter(attribute, nn.Parameter(view.detach().clone()))
         return small.eval()
 
     def _shared(self, name: str) -> list[tuple[str, Tensor]]:
-        """The full network's parameters that small network `name` reads: all but those of normalisation layers."""
+        """The tensors of the full network that small network `name` reads.
+
+        All parameters but those of its own normalisation layers; of normalisation in the trunk the statistics too.
+        """
         own = {parameter for parameter, _ in self.smalls[name].named_parameters()}
-        return [(tensor, parameter) for tensor, parameter in self.full.named_parameters() if tensor not in own]
+        parameters = [(tensor, parameter) for tensor, parameter in self.full.named_parameters() if tensor not in own]
+        return [*parameters, *self._shared_buffers()]
+
+    def _shared_buffers(self) -> list[tuple[str, Tensor]]:
+        return [(name, buffer) for name, buffer in self.full.named_buffers() if name.rpartition(".")[0] in self._shared_norms]
 
     def _register_masks_(self, name: str, small: nn.Module) -> None:
         """Masks are redrawn from their seed, not stored: buffers outside the state dict."""
@@ -158,53 +193,6 @@ class AdjoinedNetwork(nn.Module):
                 mask = r_beta_mask(parameter.shape, self.mask.beta, self.mask.seed, f"{name}/{tensor}")
                 self._mask_names[name, tensor] = f"mask_{len(self._mask_names)}"
                 self.register_buffer(self._mask_names[name, tensor], mask.to(parameter.device), persistent=False)
-
-
-class _FirstConvolution:
-    """Computes the network's first convolution once for all networks: its input and weights are the same [P1 Eq. 1].
-
-    While the full network runs, the output of the layer that sees the very `images` is kept; a small network whose layer
-    of that name has the same weight takes it instead of computing it again.
-    """
-
-    def __init__(self, full: nn.Module, whole: Mapping[str, Tensor], images: Tensor) -> None:
-        self.full, self.whole, self.images = full, whole, images
-        self.name = ""
-        self.output: Tensor | None = None
-        self.version = 0
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> _FirstConvolution:
-        for name, module in self.full.named_modules():
-            if isinstance(module, Convolution):
-                self._hooks.append(module.register_forward_hook(self._keeper(name)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _keeper(self, name: str) -> Any:
-        def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            if self.output is None and inputs[0] is self.images:
-                self.name, self.output, self.version = name, output, output._version
-
-        return keep
-
-    @contextmanager
-    def reused_by(self, small: nn.Module, views: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within the block the small network's first convolution gives what was computed, if it would compute the same."""
-        weight = f"{self.name}.weight"
-        if self.output is None or views.get(weight) is not self.whole[weight] or self.output._version != self.version:
-            yield  # an activation may have overwritten the output in place
-            return
-        output, layer = self.output, small.get_submodule(self.name)
-        ordinary = layer.forward
-        layer.forward = lambda images: output if images is self.images else ordinary(images)
-        try:
-            yield
-        finally:
-            del layer.forward  # the class's own again
 
 
 class _Fork(torch.autograd.Function):
@@ -246,21 +234,47 @@ def _add_at_(total: Tensor, part: Tensor, kept: list[tuple[int, tuple[Range, ...
         begin += stop - start
 
 
-def adjoin(full: nn.Module, plans: Mapping[str, WidthPlan], mask: RandomMask | None = None) -> AdjoinedNetwork:
+def adjoin(
+    full: nn.Module, plans: Mapping[str, WidthPlan], mask: RandomMask | None = None, trunk: Sequence[str] = ()
+) -> AdjoinedNetwork:
     """An AdjoinedNetwork of `full` and a small network for each of `plans`, by name ("alpha8")."""
-    return AdjoinedNetwork(full, plans, mask)
+    return AdjoinedNetwork(full, plans, mask, trunk)
 
 
-def _without_shared_tensors_(small: nn.Module) -> nn.Module:
-    """Take the shared parameters out of a sliced network; what stays are its normalisation layers.
+def _measured(module: nn.Module) -> set[str]:
+    """The names of a layer's buffers: of normalisation, its statistics."""
+    return {name for name, _ in module.named_buffers(recurse=False)}
+
+
+def _without_shared_tensors_(small: nn.Module, shared_norms: Collection[str]) -> nn.Module:
+    """Take the shared tensors out of a sliced network; what stays are its own normalisation layers.
 
     An empty buffer keeps each one's place for functional_call. It is not part of the state dict, holds no memory, and a
     forward without the views fails at once instead of computing with stale weights.
     """
-    for module in small.modules():
-        if isinstance(module, NORMS):
+    for name, module in small.named_modules():
+        if isinstance(module, NORMS) and name not in shared_norms:
             continue
-        for attribute, parameter in list(module.named_parameters(recurse=False)):
+        tensors = dict(module.named_parameters(recurse=False))
+        if name in shared_norms:
+            tensors |= dict(module.named_buffers(recurse=False))
+        for attribute, tensor in tensors.items():
             delattr(module, attribute)
-            module.register_buffer(attribute, torch.empty(0, dtype=parameter.dtype, device=parameter.device), persistent=False)
+            empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            # Batch norm adds its counter to every state dict that lacks it, and would find it unexpected.
+            module.register_buffer(attribute, empty, persistent=attribute == "num_batches_tracked")
     return small
+
+
+def check_trunk(network: AdjoinedNetwork, example: Tensor) -> None:
+    """Refuse a trunk from which a small network does not go on as it would by itself; `example` is a batch (N, C, H, W)."""
+    training = network.training
+    with torch.no_grad():
+        smalls = network.eval()(example).smalls
+        for name, logits in smalls.items():
+            if not torch.allclose(logits, network.extract(name)(example), rtol=1e-3, atol=1e-4):
+                raise AdjCompressError(
+                    f"--trunk shared does not fit {type(network.full).__name__}: its layers change in place what the trunk "
+                    "computed. Leave --trunk out."
+                )
+    network.train(training)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adjcompress.adjoined import SCHEDULES, AdjoinedNetwork, RandomMask, adjoint_loss
+from adjcompress.adjoined import (
+    SCHEDULES,
+    AdjoinedNetwork,
+    Curriculum,
+    RandomMask,
+    adjoint_loss,
+    check_trunk,
+    trunk_of,
+    widen_,
+)
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
@@ -16,13 +26,16 @@ from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell
 from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
+_PAPERS = Curriculum()
+_TRUNKS = {"own": False, "shared": True}  # whether the layers before the first slim one are computed once for all
+
 
 class AdjoinedMethod:
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small).
 
-    Beyond the papers: with `small_labels` s the small networks' part is weight * schedule * ((1 - s) KL + s CE(small)), and in
-    the part `small_first` of the training it is CE(small) alone: the small networks learn cheaply, on their views of the
-    weights, before the full one joins them.
+    Beyond the papers, by `curriculum`: with `small_labels` s the small networks' part is weight * schedule * ((1 - s) KL +
+    s CE(small)), and in the part `small_first` of the training it is CE(small) alone: the small networks learn cheaply, on
+    their views of the weights, before the full one joins them.
     """
 
     name = "adjoined"
@@ -44,13 +57,11 @@ class AdjoinedMethod:
         substitution: Substitution | None = None,
         scaling: str = "matrix",
         dense_parameters: int = 0,
-        small_first: float = 0.0,
-        small_labels: float = 0.0,
+        curriculum: Curriculum = _PAPERS,
     ) -> None:
-        for option, value in (("--small-first", small_first), ("--small-labels", small_labels)):
-            if not 0 <= value <= 1 or (value == 1 and option == "--small-first"):
-                raise AdjCompressError(f"{option} {value:g} is a part of the whole: at least 0 and below 1.")
-        self.small_first, self.small_labels = small_first, small_labels
+        self.curriculum, self.by_size = curriculum, network.by_size()
+        if curriculum.widen != "fresh":
+            network.register_buffer("joined", torch.tensor(False))  # whether the full network has begun
         self.network = network
         self.substitution, self.scaling, self.dense_parameters = substitution, scaling, dense_parameters
         self.schedule, self.weight, self.detach = schedule, weight, detach
@@ -70,9 +81,12 @@ class AdjoinedMethod:
                 for alpha in _alphas(options)
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
-        network, scaling = AdjoinedNetwork(model, plans, mask), options.weight_decay_scaling
-        own = (options.small_first, options.small_labels)
-        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense, *own)
+        trunk = trunk_of(model, plans.values(), example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
+        network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
+        if trunk:
+            check_trunk(network, example)
+        curriculum = Curriculum(options.small_first, options.small_labels, options.growing, options.widen)
+        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense, curriculum)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -82,10 +96,11 @@ class AdjoinedMethod:
         if substitution is not None:
             model = apply_substitution(model, substitution)
         mask = RandomMask(**settings["mask"]) if settings["mask"] else None
-        network = AdjoinedNetwork(model, plans, mask)
+        network = AdjoinedNetwork(model, plans, mask, settings.get("trunk", ()))
         of_substitutes = (settings.get("scaling", "matrix"), settings.get("dense_parameters", 0))
-        own = (settings.get("small_first", 0.0), settings.get("small_labels", 0.0))
-        return cls(network, settings["schedule"], settings["weight"], settings["detach"], substitution, *of_substitutes, *own)
+        curriculum = Curriculum(**{name: settings[name] for name in asdict(_PAPERS) if name in settings})
+        own = (settings["schedule"], settings["weight"], settings["detach"])
+        return cls(network, *own, substitution, *of_substitutes, curriculum)
 
     def settings(self) -> dict[str, Any]:
         mask = self.network.mask
@@ -95,8 +110,8 @@ class AdjoinedMethod:
             "schedule": self.schedule,
             "weight": self.weight,
             "detach": self.detach,
-            "small_first": self.small_first,
-            "small_labels": self.small_labels,
+            "trunk": list(self.network.trunk),
+            **asdict(self.curriculum),
             **(self._of_substitutes() if self.substitution else {}),
         }
 
@@ -108,20 +123,29 @@ class AdjoinedMethod:
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         for network in (self.network.full, *self.network.smalls.values()):
             tell_progress_(network, progress)
-        if progress < self.small_first:
-            smalls = self.network.small_logits(images)
+        if self.curriculum.alone(progress):
+            smalls = self.network.small_logits(images, self.curriculum.joined(self.by_size, progress))
             own = torch.stack([cross_entropy(small, labels) for small in smalls.values()]).mean()
             total = own
             if torch.distributed.is_available() and torch.distributed.is_initialized():  # they wait for every gradient
-                total = own + 0 * torch.stack([parameter.sum() for parameter in self.network.full.parameters()]).sum()
+                total = own + 0 * torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum()
             return Terms(total, {"small_cross_entropy": own})
+        self._join_full_(images)
         full, smalls = self.network(images)
         weight = self.weight * self._weight_at(progress)
-        loss = adjoint_loss(full, smalls, labels, weight, self.detach, self.small_labels)
+        loss = adjoint_loss(full, smalls, labels, weight, self.detach, self.curriculum.small_labels)
         parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence}
         if loss.small_cross_entropy is not None:
             parts["small_cross_entropy"] = loss.small_cross_entropy
         return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
+
+    def _join_full_(self, images: Tensor) -> None:
+        """Let the full network begin from what the widest small one has learnt, once, where the curriculum says so."""
+        if self.curriculum.widen == "fresh" or not self.network.training or bool(self.network.get_buffer("joined")):
+            return
+        with torch.autocast(images.device.type, enabled=False):
+            widen_(self.network, self.by_size[-1], images[:2], copies=self.curriculum.widen == "copies")
+        self.network.get_buffer("joined").fill_(True)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         if self.substitution is None:

@@ -27,8 +27,8 @@ class MethodOptions:
     """What a user may choose about a method; each takes what it needs.
 
     `alphas`, `slim`, `keep`, `align` are those of `plan_widths`. `beta` and `seed`: the random mask r_beta. `schedule`,
-    `weight`, `detach`: the adjoint loss; `small_first`: the part of the training in which the small networks learn alone, and
-    `small_labels`: the part of their loss that is cross-entropy. `plan`: widths that are known already, in place of alphas.
+    `weight`, `detach`: the adjoint loss; `small_first`, `small_labels`, `growing`, `widen`: its curriculum; `trunk`: the layers
+    before the first slim one are each network's "own" or "shared". `plan`: widths that are known already, in place of alphas.
 
     A width search takes `alphas` or `width_step` as its candidates, `budgets` as `Budget.parse` reads them, and the latency
     table in file `table`. `halves`: it learns weights and widths on different halves of the images.
@@ -70,6 +70,9 @@ class MethodOptions:
     warm_up: float = 0.2
     small_first: float = 0.0
     small_labels: float = 0.0
+    growing: bool = False
+    widen: str = "fresh"
+    trunk: str = "own"
     temperature: float = 1.0
     dropout: float = 0.5
     dropout_blocks: float = 0.0

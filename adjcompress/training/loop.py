@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torchvision.transforms import v2
 
 from adjcompress.data import (
     ImageData,
@@ -252,14 +253,17 @@ class _Training:
         """uint8 pixels as the network sees them in training: augmented, normalised, in its memory layout; and its targets."""
         pixels, labels = self.augment(pixels.float(), labels)
         images = self.data.preprocessing.normalise(pixels)
+        if self.recipe.mixup:
+            images, labels = v2.MixUp(alpha=self.recipe.mixup, num_classes=len(self.data.classes))(images, labels)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images, self._targets(labels)
 
     def _targets(self, labels: Tensor) -> Tensor:
-        """Labels (N,) or (N, H, W), or, smoothed, probabilities (N, classes)."""
+        """Labels (N,) or (N, H, W), or, mixed or smoothed, probabilities (N, classes)."""
         smoothing, classes = self.recipe.label_smoothing, len(self.data.classes)
         if not smoothing:
             return labels
-        return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+        chosen = labels if labels.is_floating_point() else F.one_hot(labels, classes)
+        return chosen * (1 - smoothing) + smoothing / classes
 
     def _evaluate(self, split: Split, autocast: Any) -> dict[str, Evaluation]:
         fabric, preprocessing = self.fabric, self.data.preprocessing
@@ -297,8 +301,9 @@ def check_recipe(recipe: Recipe, data: ImageData, method: Method) -> None:
     """Refuse what a recipe cannot do with this data and method."""
     if recipe.ema and method.unaveraged is not None:
         raise AdjCompressError(f"--ema does not go with --method {method.name}: {method.unaveraged}.")
-    if data.segmentation and recipe.label_smoothing:
-        raise AdjCompressError("--label-smoothing spreads the labels of images; pixels' labels stay as they are: leave it out.")
+    for option, given in (("--label-smoothing", recipe.label_smoothing), ("--mixup", recipe.mixup)):
+        if data.segmentation and given:
+            raise AdjCompressError(f"{option} spreads the labels of images; pixels' labels stay as they are: leave it out.")
 
 
 def check_processes(method: Method, fabric: Fabric) -> None:

@@ -16,7 +16,8 @@ class Recipe:
     """One way to train, the method aside. `lr` is that of `batch_size` images on one process; no scaling is done.
 
     The learning rate goes from lr * `start` to lr over the first `warmup` part of the training, then to lr * `end`, both
-    along a cosine. With `momentum_low`, momentum (beta1) goes down to it and back up along the same curve.
+    along a cosine. With `momentum_low`, momentum (beta1) goes down to it and back up along the same curve. `mixup`: batches are
+    mixed with themselves in another order, at parts drawn from Beta(mixup, mixup) (arXiv:1710.09412); 0: they are not.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     ema: float | None = None
+    mixup: float = 0.0
 
     def lr_at(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1]."""
@@ -62,6 +64,8 @@ class Recipe:
             raise AdjCompressError(f"--lr {recipe.lr} must be above 0.")
         if not 0 <= recipe.label_smoothing < 1:
             raise AdjCompressError(f"--label-smoothing {recipe.label_smoothing} must be at least 0 and below 1.")
+        if not (recipe.mixup >= 0 and math.isfinite(recipe.mixup)):
+            raise AdjCompressError(f"--mixup {recipe.mixup} must be 0 or more: both parameters of a Beta distribution.")
         if recipe.ema is not None and not 0 < recipe.ema < 1:
             raise AdjCompressError(f"--ema {recipe.ema} must lie between 0 and 1.")
         if recipe.clip_norm is not None and not recipe.clip_norm > 0:

@@ -24,6 +24,7 @@ from adjcompress.training.rebuild import packaged_model, read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
+from adjcompress.widths import order_channels_
 
 # Options of a few methods only.
 _BELONGS = {
@@ -34,6 +35,9 @@ _BELONGS = {
     "weight": ("adjoined", "dan", "distill"),
     "small_first": ("adjoined", "dan"),
     "small_labels": ("adjoined", "dan"),
+    "growing": ("adjoined", "dan"),
+    "widen": ("adjoined", "dan"),
+    "trunk": ("adjoined", "dan"),
     "temperature": ("distill",),
     "dropout": ("dropout",),
     "dropout_blocks": ("dropout",),
@@ -47,6 +51,9 @@ class TrainOptions:
     Where the method searches for widths first: `search_epochs` of that, by default a quarter of the recipe's, and whether the
     training goes on from the search's full network (`keep_weights`) or starts afresh.
 
+    `importance` brings the channels of the `weights` that matter most to the front, where small networks keep them
+    (`order_channels_`).
+
     `model` is a name as for `create_model`, or "package:FILE": the network of a package, with fresh weights. `model_options` go
     to its constructor. `teacher`: a run's folder, a package or a weights file of `model`, whose attention at the layers
     `attention` (by default its stages) a substituted network learns.
@@ -59,6 +66,7 @@ class TrainOptions:
     recipe: Recipe = RECIPES["quick"]
     seed: int = 0
     weights: Path | None = None
+    importance: str | None = None
     new_classifier: bool = False
     search_epochs: int | None = None
     keep_weights: bool = False
@@ -226,6 +234,8 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
     if options.search_epochs is not None and options.search_epochs < 1:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
+    if options.importance is not None and options.weights is None:
+        raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
     asked, searching = options.method_options, _first_phase(options) is not None
     _check_substitute(options)
     _check_belongs(options)
@@ -302,6 +312,8 @@ def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.
     model = spec.build()
     if options.weights is not None:
         load_weights_(model, options.weights, options.new_classifier)
+    if options.importance is not None:
+        order_channels_(model, data.preprocessing.example(2), options.importance)
     check_takes(model, data.preprocessing.example(), options.model, data.preprocessing.size if data.segmentation else ())
     return model
 

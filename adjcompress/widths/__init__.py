@@ -4,12 +4,14 @@ from adjcompress.widths.candidates import Candidates, candidate_widths
 from adjcompress.widths.certificate import Certificate, certify, compare
 from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.check import check_slices
+from adjcompress.widths.importance import IMPORTANCES, order_channels_
 from adjcompress.widths.plan import GroupWidth, WidthPlan
 from adjcompress.widths.planning import plan_at, plan_like, plan_widths
 from adjcompress.widths.reestimate import reestimate_batch_norm_
 from adjcompress.widths.surgery import cut, slice_model
 
 __all__ = [
+    "IMPORTANCES",
     "Candidates",
     "Certificate",
     "ChannelGroup",
@@ -21,6 +23,7 @@ __all__ = [
     "check_slices",
     "compare",
     "cut",
+    "order_channels_",
     "plan_at",
     "plan_like",
     "plan_widths",

@@ -1,0 +1,72 @@
+"""With what does the full network begin, where a small one inside it was trained before?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adjcompress.adjoined.network import AdjoinedNetwork
+from adjcompress.widths.channels import NORMS, Convolution, channel_groups, is_depthwise, is_selection
+from adjcompress.widths.planning import carriers
+
+
+def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = False) -> None:
+    """Make the full network compute what small network `name` does, without a change to what the two share.
+
+    The channels that the small network lacks are read by no layer: the weights from them are 0, and learn from the first
+    step. What computes them stays as it is, or with `copies` becomes that of the channels that it has, in turn. The full
+    network's normalisation takes over the small one's. Exact for batch and group norm; a layer norm sees all channels.
+    (Net2WiderNet, arXiv:1511.05641, divides the weights from a copied channel among its copies; here one of them is shared
+    with the small network and must keep its own.) `example` is a batch (N, C, H, W).
+    """
+    full, plan = network.full, network.plans[name]
+    tensors = {**dict(full.named_parameters()), **dict(full.named_buffers())}
+    kept, groups = {group.name: group.kept for group in plan.groups}, channel_groups(full, example)
+    with torch.no_grad():
+        _take_over_normalisation_(network, name, tensors)
+        for group in groups:
+            if kept[group.name] == group.channels:
+                continue
+            for tensor, dim, axis in carriers(full, group):
+                places: dict[int, list[int]] = {}
+                for index, channel in zip(axis.index, axis.channel, strict=True):
+                    places.setdefault(channel, []).append(index)
+                lacking = [channel for channel in places if channel >= kept[group.name]]
+                gone = torch.tensor([index for channel in lacking for index in places[channel]], device=tensors[tensor].device)
+                if _reads(full, axis.layer, axis.side):
+                    tensors[tensor].index_fill_(dim, gone, 0)
+                elif copies and not _is_fixed(full, axis.layer):
+                    having = [index for channel in lacking for index in places[channel % kept[group.name]]]
+                    source = tensors[tensor].index_select(dim, torch.tensor(having, device=gone.device))
+                    tensors[tensor].index_copy_(dim, gone, source)
+
+
+def _take_over_normalisation_(network: AdjoinedNetwork, name: str, tensors: dict[str, Tensor]) -> None:
+    """Give the full network's layers of normalisation what the small one's have, where both have a channel."""
+    small, cuts = network.smalls[name], network.plans[name].cuts
+    own = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    for layer, module in small.named_modules():
+        if not isinstance(module, NORMS):
+            continue
+        for tensor in (f"{layer}.{attribute}" for attribute, _ in (*module.named_parameters(), *module.named_buffers())):
+            if own[tensor].numel() == 0:
+                continue  # in a shared trunk it is the full network's
+            if tensor not in cuts:
+                tensors[tensor].copy_(own[tensor])
+                continue
+            (ranges,) = cuts[tensor].values()
+            begin = 0
+            for start, stop in ranges:
+                tensors[tensor][start:stop].copy_(own[tensor][begin : begin + stop - start])
+                begin += stop - start
+
+
+def _reads(full: nn.Module, layer: str, side: str) -> bool:
+    """Whether this side of a layer holds weights from channels to others."""
+    module = dict(full.named_modules()).get(layer)
+    return side == "in" and isinstance(module, (*Convolution, nn.Linear)) and not is_depthwise(module)
+
+
+def _is_fixed(full: nn.Module, layer: str) -> bool:
+    module = dict(full.named_modules()).get(layer)
+    return module is not None and is_selection(module)

@@ -1,0 +1,103 @@
+"""Which channels of a trained network matter most, and how do they come first?
+
+A width plan keeps the first channels of every group. A network that was trained without small ones in it has its best channels
+anywhere: they are moved to the front, in all layers that a group ties, and the network computes what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.widths.channels import BatchNorm, ChannelGroup, Convolution, channel_groups, is_selection
+from adjcompress.widths.planning import carriers
+
+
+def order_channels_(network: nn.Module, example: Tensor, importance: str = "magnitude") -> dict[str, Tensor]:
+    """Move the most important channels of every group to the front; return the order of each, (channels,), by its name.
+
+    `importance`: "magnitude", the mean of squares over a group's layers (DepGraph, arXiv:2301.12900, Eq. 7), or "batch-norm",
+    the sum of its batch norms' absolute scales (Network Slimming, arXiv:1708.06519). Channels that are cut in pieces move in
+    whole pieces. Groups tied to a layer without weights that picks channels (the CIFAR ResNets' shortcuts) stay as they are,
+    and so do those of which no layer tells anything. Outputs change by rounding alone. `example` is a batch (N, C, H, W).
+    """
+    score = pick(IMPORTANCES, importance, "--importance")
+    orders = {}
+    modules = dict(network.named_modules())
+    with torch.enable_grad():
+        groups = channel_groups(network, example)
+    for group in groups:
+        scores = score(network, group)
+        if scores is None or any(is_selection(modules[axis.layer]) for axis in group.axes if axis.layer in modules):
+            continue
+        orders[group.name] = _order(scores, group.quantum)
+    if not orders:
+        raise AdjCompressError(f"--importance {importance}: {type(network).__name__} has no channels that it can order.")
+    for group in groups:
+        if group.name in orders:
+            _reorder_(network, group, orders[group.name])
+    return orders
+
+
+def magnitude(network: nn.Module, group: ChannelGroup) -> Tensor | None:
+    """The mean over the tensors that carry a group of the sum of squares of each channel's entries, (channels,)."""
+    tensors, found = dict(network.named_parameters()), []
+    for name, dim, axis in carriers(network, group):
+        if name in tensors and _counts(network, axis.layer, name):
+            entries = tensors[name].detach().double().movedim(dim, 0).flatten(1) if tensors[name].ndim > 1 else None
+            squares = tensors[name].detach().double().square() if entries is None else entries.square().sum(1)
+            found.append(_by_channel(group, axis.index, axis.channel, squares))
+    return torch.stack(found).mean(0) if found else None
+
+
+def batch_norm_scale(network: nn.Module, group: ChannelGroup) -> Tensor | None:
+    """The sum over a group's batch norms of the absolute scale of each channel, (channels,); None where it has none."""
+    modules, found = dict(network.named_modules()), []
+    for axis in group.axes:
+        module = modules.get(axis.layer)
+        if isinstance(module, BatchNorm) and module.affine:
+            found.append(_by_channel(group, axis.index, axis.channel, module.weight.detach().double().abs()))
+    return torch.stack(found).sum(0) if found else None
+
+
+IMPORTANCES: dict[str, Callable[[nn.Module, ChannelGroup], Tensor | None]] = {
+    "magnitude": magnitude,
+    "batch-norm": batch_norm_scale,
+}
+
+
+def _counts(network: nn.Module, layer: str, tensor: str) -> bool:
+    """Weights of convolutions, linear layers and batch norms count; biases do not."""
+    module = dict(network.named_modules()).get(layer)
+    return tensor.endswith(".weight") and isinstance(module, (*Convolution, nn.Linear, *BatchNorm))
+
+
+def _by_channel(group: ChannelGroup, index: tuple[int, ...], channel: tuple[int, ...], values: Tensor) -> Tensor:
+    """Values by position of a layer's side, summed into the group's channels."""
+    total = values.new_zeros(group.channels)
+    return total.index_add_(0, torch.tensor(channel, device=values.device), values[torch.tensor(index, device=values.device)])
+
+
+def _order(scores: Tensor, quantum: int) -> Tensor:
+    """Channels from the most important on, in whole pieces of `quantum`; equals stay in their order."""
+    pieces = scores.view(-1, quantum)
+    first = pieces.sum(1).argsort(descending=True, stable=True)
+    return torch.arange(len(scores), device=scores.device).view(-1, quantum)[first].flatten()
+
+
+def _reorder_(network: nn.Module, group: ChannelGroup, order: Tensor) -> None:
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    wanted = order.tolist()
+    for name, dim, axis in carriers(network, group):
+        places: dict[int, list[int]] = {}
+        for index, channel in zip(axis.index, axis.channel, strict=True):
+            places.setdefault(channel, []).append(index)
+        source = torch.arange(tensors[name].shape[dim])
+        for channel, taken in enumerate(wanted):
+            for into, out_of in zip(places.get(channel, []), places.get(taken, []), strict=True):
+                source[into] = out_of
+        with torch.no_grad():
+            tensors[name].copy_(tensors[name].index_select(dim, source.to(tensors[name].device)))

@@ -1,0 +1,211 @@
+"""Beyond the papers: what is computed once, who learns first, and with what the full network begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TinyNet, randomise_
+from torch import Tensor, nn
+
+import adjcompress as ac
+from adjcompress.adjoined import Curriculum, check_trunk, trunk_of, widen_
+from adjcompress.data import DataSpec
+from adjcompress.methods import AdjoinedMethod, MethodOptions
+from adjcompress.training import TrainOptions, resume, train
+
+IMAGE = torch.zeros(2, 3, 32, 32)
+NETWORKS = {"resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1"), "mobilenet_v2": None, "densenet121": None}
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def adjoined(name: str, trunk: str = "own", alphas: tuple[float, ...] = (2.0,), **options: Any) -> AdjoinedMethod:
+    torch.manual_seed(0)
+    model = ac.create_model(name, 10)
+    return AdjoinedMethod.build(model, IMAGE, MethodOptions(alphas=alphas, trunk=trunk, **options))
+
+
+def options(**changes: Any) -> TrainOptions:
+    recipe = ac.recipe("cifar").changed(epochs=2, batch_size=20)
+    asked = MethodOptions(**{"alphas": (2, 4), **changes})
+    return TrainOptions(model="cifar_resnet20", data=DataSpec("digits", limit=60), recipe=recipe, method_options=asked)
+
+
+# --- the trunk
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_shared_trunk_is_computed_once_and_each_network_goes_on_from_it(name: str, images: Tensor) -> None:
+    network = randomise_(adjoined(name, "shared").network)
+    if NETWORKS[name] is not None:
+        assert network.trunk == NETWORKS[name]
+    runs: list[str] = []
+    inside = [part for part in network.trunk if next(network.full.get_submodule(part).parameters(), None) is not None]
+    for side, whole in (("full", network.full), ("small", network.smalls["alpha2"])):
+        for part in inside:
+            whole.get_submodule(part).register_forward_pre_hook(lambda *_, side=side: runs.append(side))
+    outputs = network.train()(images)
+    assert runs.count("full") == len(inside)
+    network.eval()
+    outputs = network(images)
+    torch.testing.assert_close(outputs.smalls["alpha2"], network.extract("alpha2")(images))
+    torch.testing.assert_close(outputs.full, network.full(images))
+    assert torch.equal(network.small_logits(images)["alpha2"], network.extract("alpha2")(images))
+
+
+def test_a_shared_trunk_has_one_set_of_statistics_and_gets_the_gradients_of_both(images: Tensor) -> None:
+    network = adjoined("resnet18", "shared").network.train()
+    state = network.state_dict()
+    assert "full.bn1.running_mean" in state and "smalls.alpha2.bn1.running_mean" not in state
+    assert "smalls.alpha2.layer2.0.bn1.running_mean" in state
+    outputs = network(images)
+    assert int(network.full.bn1.num_batches_tracked) == 1 and int(network.full.layer1[1].bn2.num_batches_tracked) == 1
+    outputs.smalls["alpha2"].square().sum().backward()
+    assert network.full.layer1[0].bn1.weight.grad is not None and network.full.fc.weight.grad is not None
+    network.small_logits(images)
+    assert int(network.full.bn1.num_batches_tracked) == 2  # alone it measures too, once for all small networks
+    extracted = network.extract("alpha2")
+    assert torch.equal(extracted.bn1.running_mean, network.full.bn1.running_mean)
+    assert "bn1.num_batches_tracked" in extracted.state_dict()
+
+
+def test_own_trunks_are_as_they_were(images: Tensor) -> None:
+    torch.manual_seed(0)
+    plain = ac.adjoin(ac.create_model("resnet18", 10), {"alpha2": ac.plan_widths(ac.create_model("resnet18", 10), IMAGE, 2)})
+    assert plain.state_dict().keys() == adjoined("resnet18").network.state_dict().keys()
+    assert plain.trunk == ()
+
+
+def test_a_network_whose_first_layer_is_cut_has_no_trunk() -> None:
+    with pytest.raises(ac.AdjCompressError, match="has no trunk, for its first layer is cut already"):
+        adjoined("resnet18", "shared", slim=["*"])
+    with pytest.raises(ac.AdjCompressError, match=r"--trunk 'both' is unknown\. Choices: own, shared"):
+        adjoined("resnet18", "both")
+
+
+class Twice(nn.Module):
+    """A layer that runs before the slim one and after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.again = nn.BatchNorm2d(8)
+        self.slim = nn.Conv2d(8, 16, 1)
+        self.back = nn.Conv2d(16, 8, 1)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        before = self.again(self.first(images))
+        return self.last(self.again(self.back(F.relu(self.slim(before)))).mean((2, 3)))
+
+
+class InPlace(nn.Module):
+    """A network that changes in place what its trunk computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.slim = nn.Conv2d(8, 16, 1)
+        self.last = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        before = self.first(images)
+        before += 1
+        return self.last(self.slim(before).mean((2, 3)))
+
+
+def test_trunks_that_cannot_be_shared_are_refused() -> None:
+    plan = ac.plan_widths(network := randomise_(Twice()), IMAGE, 2, slim=["slim"])
+    with pytest.raises(ac.AdjCompressError, match="layer again runs before the first layer that is cut, and again after it"):
+        trunk_of(network, [plan], IMAGE)
+    plan = ac.plan_widths(network := randomise_(InPlace()), IMAGE, 2, slim=["slim"])
+    together = ac.adjoin(network, {"alpha2": plan}, trunk=trunk_of(network, [plan], IMAGE))
+    with pytest.raises(ac.AdjCompressError, match="--trunk shared does not fit InPlace"):
+        check_trunk(together, IMAGE)
+
+
+# --- the full network begins
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "cifar_resnet20", "mobilenet_v2", "densenet121", "regnet_x_400mf"])
+def test_the_full_network_begins_with_what_the_small_one_computes(name: str, copies: bool, images: Tensor) -> None:
+    model = TinyNet() if name == "tiny" else ac.create_model(name, 10)
+    network = randomise_(ac.adjoin(model, {"small": ac.plan_widths(model, IMAGE, 2)})).eval()
+    before = network.extract("small")
+    widen_(network, "small", IMAGE, copies)
+    small = network(images).smalls["small"]
+    assert torch.equal(small, before(images))  # nothing that it reads has changed
+    torch.testing.assert_close(network.full(images), small, rtol=1e-4, atol=1e-4)
+
+
+def test_copies_are_filters_of_the_small_network_and_all_filters_learn(images: Tensor) -> None:
+    network = adjoined("resnet18").network.train()
+    fresh = network.full.layer2[0].conv1.weight.detach().clone()
+    widen_(network, "alpha2", IMAGE, copies=True)
+    weight = network.full.layer2[0].conv1.weight
+    assert torch.equal(weight[64:], weight[:64]) and torch.equal(weight[:64], fresh[:64])
+    second = network.full.layer2[0].conv2.weight
+    assert not bool(second[:, 64:].any()) and bool(second[:, :64].any())
+    network.full(images).square().sum().backward()
+    assert second.grad is not None and bool((second.grad[:, 64:] != 0).any())
+
+
+# --- who learns when
+
+
+def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:
+    method = adjoined("cifar_resnet20", alphas=(2, 8, 4), small_first=0.6, growing=True)
+    assert method.by_size == ("alpha8", "alpha4", "alpha2")
+    joined = [method.curriculum.joined(method.by_size, progress) for progress in (0.0, 0.19, 0.21, 0.41, 0.59, 0.6)]
+    assert [len(names) for names in joined] == [1, 1, 2, 3, 3, 3]
+    labels = torch.zeros(4).long()
+    loss = method.loss(images, labels, 0.0)
+    torch.testing.assert_close(loss.total, F.cross_entropy(method.network.small_logits(images, ["alpha8"])["alpha8"], labels))
+
+
+def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: Path) -> None:
+    asked = options(small_first=0.5, widen="copies", growing=True, trunk="shared")
+    whole = train(asked, Path("whole"))
+
+    class Killed(ac.Reporter):
+        def epoch(self, record: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(asked, Path("killed"), reporter=Killed())
+    resumed = resume(Path("killed"))
+    first, second = (run.method().network.state_dict() for run in (whole, resumed))
+    assert bool(first["joined"]) and all(torch.equal(first[name], second[name]) for name in first)
+    report = ac.extract_package(whole, "alpha2")
+    assert report.certificate.max_difference == 0
+    method = whole.method()
+    assert isinstance(method, AdjoinedMethod) and method.curriculum == Curriculum(0.5, 0.0, True, "copies")
+    assert method.network.trunk == ("conv1", "bn1", "layer1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"widen": "copies"}, "--widen copies needs a part of the training before the full network: give --small-first 0.8"),
+        ({"growing": True}, "--growing needs a part of the training before the full network"),
+        ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies, fresh, zeros"),
+    ],
+)
+def test_curricula_that_say_nothing_are_refused(here: Path, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ac.AdjCompressError) as caught:
+        train(options(**changes), Path("run"))
+    assert text in str(caught.value) and not Path("run").exists()
