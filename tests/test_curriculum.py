@@ -178,16 +178,16 @@ def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:
 
 
 def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: Path) -> None:
-    asked = options(small_first=0.5, widen="copies", growing=True, trunk="shared")
-    whole = train(asked, Path("whole"))
+    asked, half = options(small_first=0.5, widen="copies", growing=True, trunk="shared"), ac.Hardware(precision="bf16")
+    whole = train(asked, Path("whole"), half)
 
     class Killed(ac.Reporter):
         def epoch(self, record: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(asked, Path("killed"), reporter=Killed())
-    resumed = resume(Path("killed"))
+        train(asked, Path("killed"), half, Killed())
+    resumed = resume(Path("killed"), half)
     first, second = (run.method().network.state_dict() for run in (whole, resumed))
     assert bool(first["joined"]) and all(torch.equal(first[name], second[name]) for name in first)
     report = ac.extract_package(whole, "alpha2")

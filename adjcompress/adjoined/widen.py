@@ -21,6 +21,7 @@ def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = 
     """
     full, plan = network.full, network.plans[name]
     tensors = {**dict(full.named_parameters()), **dict(full.named_buffers())}
+    example = example.to(next(full.parameters()).dtype)  # mixed precision halves images, not weights
     kept, groups = {group.name: group.kept for group in plan.groups}, channel_groups(full, example)
     with torch.no_grad():
         _take_over_normalisation_(network, name, tensors)
