@@ -23,6 +23,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class Sweep:
         jobs += [(f"{level.name}-{kind}", kind, level) for kind in kinds for level in self.levels[:cut]]
         jobs += [(f"{level.name}-adjoined", "adjoined", level) for level in self.levels[:1]]
         jobs += [(f"{level.name}-{kind}", kind, level) for kind in kinds for level in self.levels[cut:]]
-        for name, kind, level in jobs[part::parts]:
+        wanted = [job for job in jobs if any(fnmatchcase(job[0], pattern) for pattern in self.arguments.only)]
+        for name, kind, level in wanted[part::parts]:
             if level is None:
                 self.train(name, "standard", MethodOptions(), self.plain)
             elif kind == "searched":
@@ -163,9 +165,13 @@ def measure(sweep: Sweep) -> None:
         rows.append(row)
         files.append(file)
         print(row["name"], f"{100 * row['accuracy']:.2f} %", f"{row['macs'] / 1e6:.1f} M MACs", flush=True)
-    timings = ac.benchmark(files, threads=(1,), duration=sweep.arguments.duration).timings
+    plain = sweep.folder / "plain.onnx"  # weights do not change its time: it needs no training to be timed beside the others
+    ac.export_onnx(sweep.build(sweep.plain).eval(), plain, sweep.data.preprocessing.example(7))
+    reference, *timings = ac.benchmark([plain, *files], threads=(1,), duration=sweep.arguments.duration).timings
     for row, timing in zip(rows, timings, strict=True):
         row |= {"p50_ms": timing.latency.p50_ms, "noisy": timing.latency.noisy}
+    if sweep.arguments.add:
+        rows = with_earlier(rows, sweep, reference.latency.p50_ms)
     for row in rows:
         row["front"] = not any(
             (other["validation"] >= row["validation"] and other["macs"] <= row["macs"])
@@ -185,6 +191,23 @@ def measure(sweep: Sweep) -> None:
     record(name, figures, f"1 seed ({sweep.arguments.seed}); {timings[0].latency.runs} rounds of timing")
     write_text(RESULTS / f"{name}.md", page(name, figures))
     plot(rows, RESULTS / f"{name}.svg")
+
+
+def with_earlier(rows: list[dict[str, Any]], sweep: Sweep, plain_ms: float) -> list[dict[str, Any]]:
+    """The rows of results/<name>.json and the new ones, whose times are scaled to those: by the plain network's, now and then.
+
+    What was trained by another recipe, seed or on other images is refused.
+    """
+    earlier = json.loads((RESULTS / f"{sweep.arguments.name}.json").read_text())["figures"]
+    now = recipe("cifar").changed(epochs=sweep.arguments.epochs, batch_size=sweep.arguments.batch_size).to_json()
+    same = all(now[name] == value for name, value in earlier["recipe"].items())
+    if not same or earlier["seed"] != sweep.arguments.seed or earlier["images"] != len(sweep.data.train):
+        raise SystemExit(f"results/{sweep.arguments.name}.json is of another recipe, seed or data: measure without --add.")
+    kept = {row["name"]: row for row in earlier["rows"]}
+    for row in rows:
+        row["p50_ms"] *= kept["plain"]["p50_ms"] / plain_ms
+        row["timed_later"] = True
+    return [row for _, row in sorted((kept | {row["name"]: row for row in rows}).items())]
 
 
 def row_of(run: ac.Run, sweep: Sweep) -> tuple[dict[str, Any], Path]:
@@ -223,14 +246,15 @@ def page(name: str, figures: dict[str, Any]) -> str:
     """The table, in words."""
     pixels = figures["rows"][0]["mean_iou"] is not None
     right = "pixels right" if pixels else "top-1"
+    later = any(row.get("timed_later") for row in figures["rows"])
+    starred = "With a star: timed in a later run, scaled by the plain network's times in both. " if later else ""
     lines = [
         f"# {figures['model']} on {figures['data']}: searched, random and plain",
         "",
         f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs, seed {figures['seed']}; {right} on the "
         "test split; one thread, ONNX Runtime, batch 1, side by side. Searched: weights of the search; retrained: the same "
         "architecture from scratch, by the same recipe; adjoined: the small network, alpha 2, of an adjoined run on it. "
-        f"Bold: on the Pareto front of MACs and {right} on validation. "
-        f"Rendered from {name}.json.",
+        f"Bold: on the Pareto front of MACs and {right} on validation. {starred}Rendered from {name}.json.",
         "",
         f"| budget | architecture | MACs | parameters | cycles on 1, 2, 4 machines | one thread | validation | {right} |"
         + " mean IoU |" * pixels,
@@ -238,12 +262,12 @@ def page(name: str, figures: dict[str, Any]) -> str:
     ]
     for row in figures["rows"]:
         mark = "**" if row["front"] else ""
-        cycles = ", ".join(str(count) for count in row["cycles"].values())
+        cycles, star = ", ".join(str(count) for count in row["cycles"].values()), "*" if row.get("timed_later") else ""
         part = f" ({row['part_of_budget']:.2f} of the budget)" if "part_of_budget" in row else ""
         lines.append(
             f"| {row['level']} | {mark}{row['kind']}{mark}{part} | {row['macs'] / 1e6:.2f} M | {row['parameters']:,} | "
-            f"{cycles} | {row['p50_ms']:.3f} ms | {100 * row['validation']:.2f} % | {mark}{100 * row['accuracy']:.2f} %{mark} |"
-            + (f" {100 * row['mean_iou']:.2f} % |" if pixels else "")
+            f"{cycles} | {row['p50_ms']:.3f} ms{star} | {100 * row['validation']:.2f} % | "
+            f"{mark}{100 * row['accuracy']:.2f} %{mark} |" + (f" {100 * row['mean_iou']:.2f} % |" if pixels else "")
         )
     return "\n".join(lines) + f"\n\n![accuracy over MACs]({name}.svg)\n"
 
@@ -287,6 +311,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1", help="train: every n-th of the runs, k/n")
+    parser.add_argument("--only", nargs="+", default=["*"], help="train: runs of these names or patterns, 'machines2-random*'")
+    parser.add_argument("--add", action="store_true", help="measure: keep the results of runs that are not in --folder")
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, default=Path("supernets"))
     arguments = parser.parse_args()

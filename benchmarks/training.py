@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,32 @@ class Lines(ac.Reporter):
         print(f"{self.name}: {text}", flush=True)
 
 
-def trained(folder: Path, asked: Callable[[], TrainOptions]) -> ac.Run:
-    """The finished run in `folder`: the rest of the one that was begun there, or what is `asked` for, in bf16."""
-    hardware = ac.Hardware(precision="bf16")
+class Until(Lines):
+    """A line for each epoch, and an end after the epoch in which `deadline` (of time.monotonic) passes: for another call."""
+
+    def __init__(self, name: str, deadline: float) -> None:
+        super().__init__(name)
+        self.deadline = deadline
+
+    def epoch(self, record: Any) -> None:
+        super().epoch(record)
+        if time.monotonic() > self.deadline:
+            raise SystemExit(f"{self.name}: stopped after epoch {record['epoch']}; the same command goes on.")
+
+
+def trained(
+    folder: Path,
+    asked: Callable[[], TrainOptions],
+    deadline: float | None = None,
+    hardware: ac.Hardware | None = None,
+) -> ac.Run:
+    """The finished run in `folder`: the rest of the one that was begun there, or what is `asked` for; by default in bf16."""
+    hardware = hardware or ac.Hardware(precision="bf16")
+    reporter = Lines(folder.name) if deadline is None else Until(folder.name, deadline)
     if not (folder / "results.json").is_file():
         if (folder / "config.json").is_file() or (folder / "search" / "config.json").is_file():
-            resume(folder, hardware, Lines(folder.name))
+            resume(folder, hardware, reporter)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            train(asked(), folder, hardware, Lines(folder.name))
+            train(asked(), folder, hardware, reporter)
     return ac.open_run(folder)

@@ -1,0 +1,366 @@
+"""Claim: which way of training gives the best small network, and the best full one, at equal epochs and at equal cost.
+
+Every way has the same network, data, recipe and evaluation, so that they differ in what their row says alone. Protocols:
+
+    cpu       ResNet-18, 7x7 stem, on 20,000 images of CIFAR-100 less the tenth that is held out; 40 epochs of SGD; alpha 8
+    gpu       ResNet-50 on all of CIFAR-100 by the papers' recipe, 150 epochs; alphas 4, 8 and 16; compiled
+    finetune  CIFAR ResNet-56 from trained weights (--weights) on 30,000 images of CIFAR-10; 10 epochs; alpha 2
+
+    python benchmarks/accuracy.py train --protocol cpu --data cifar100-20k.npz --part 0/2      # and --part 1/2
+    python benchmarks/accuracy.py train --protocol cpu --data cifar100-20k.npz --only standard 'first*' --seed 1
+    python benchmarks/accuracy.py measure --protocol cpu --data cifar100-20k.npz
+
+Trainings are kept in --folder and resumed; with --minutes a call ends after the epoch in which these are over, and the next
+goes on. `measure` takes all seeds and ways that it finds there and writes results/accuracy_<protocol>.json and .svg and
+accuracy.md, which has the protocols that were measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from record import RESULTS, record
+from training import trained
+
+import adjcompress as ac
+from adjcompress.data import DataSpec, read_data
+from adjcompress.files import write_text
+from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions
+from adjcompress.training import Recipe, TrainOptions, recipe
+
+TEACHER = "standard"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """On what, and by which recipe, the ways are compared; `alphas` are those that the papers' way is run at."""
+
+    model: str
+    recipe: Recipe
+    alphas: tuple[float, ...]
+    compile: bool = False
+    weighted: bool = False
+
+
+PROTOCOLS = {
+    "cpu": Protocol("resnet18", recipe("cifar"), (8.0,)),
+    "gpu": Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True),
+    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), weighted=True),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: what differs from the protocol, and in words what it is. `longer`: times the protocol's epochs."""
+
+    words: str
+    method: str
+    options: MethodOptions
+    longer: float = 1.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    importance: str | None = None
+
+
+def ways(protocol: Protocol) -> dict[str, Way]:
+    """The ways by name, in the order of what each decides."""
+    alpha = protocol.alphas[-1] if len(protocol.alphas) == 1 else protocol.alphas[1]
+    one, papers = MethodOptions(alphas=(alpha,)), {}
+    for each in protocol.alphas:
+        papers[f"adjoined{each:g}"] = Way(
+            f"adjoined, alpha {each:g}: the papers' way", "adjoined", MethodOptions(alphas=(each,))
+        )
+    found = {
+        TEACHER: Way("full network alone", "standard", MethodOptions()),
+        **papers,
+        "small": Way("small network alone, equal epochs", "standard", one),
+        "small-longer": Way(
+            "small network alone, 4 times the epochs: about the adjoined run's multiply-adds", "standard", one, 4.0
+        ),
+        "distill": Way("small network taught by the full one that was trained alone", "distill", one),
+        "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
+        **{f"first-{widen}": _first(one, widen) for widen in ("fresh", "copies", "zeros")},
+        "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
+        "labels": Way("adjoined, half of the small network's loss from labels", "adjoined", replace(one, small_labels=0.5)),
+        "detached": Way("adjoined, targets detached", "adjoined", replace(one, detach=True)),
+        **{
+            name: Way(f"adjoined, {name} schedule", "adjoined", replace(one, schedule=name))
+            for name in ("linear", "cosine", "exponential")
+        },
+        "smoothing": Way("adjoined, labels smoothed by 0.1", "adjoined", one, recipe={"label_smoothing": 0.1}),
+        "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
+        "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=(4.0, 8.0, 16.0))),
+        "growing": _growing(),
+    }
+    if protocol.weighted:
+        chosen = {
+            kind: Way(f"adjoined, channels by {kind}", "adjoined", one, importance=kind) for kind in ("magnitude", "batch-norm")
+        }
+        cut = Way("cut by magnitude, then trained alone", "standard", one, importance="magnitude")
+        taught = Way("cut by magnitude, then taught by the full one", "distill", one, importance="magnitude")
+        found = {**papers, **chosen, "small": found["small"], "cut": cut, "cut-distill": taught, TEACHER: found[TEACHER]}
+    return found
+
+
+def _first(one: MethodOptions, widen: str) -> Way:
+    """The small network first, in four fifths of 2.5 times the epochs: about the seconds of the standard training."""
+    begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}[
+        widen
+    ]
+    options = replace(one, small_first=0.8, small_labels=0.5, detach=True, trunk="shared", widen=widen)
+    return Way(f"small network first, trunk shared; the full one begins {begins}", "adjoined", options, 2.5)
+
+
+def _growing() -> Way:
+    options = MethodOptions(
+        alphas=(4.0, 8.0, 16.0), small_first=0.8, small_labels=0.5, detach=True, trunk="shared", growing=True
+    )
+    return Way("small networks first, alphas 16, 8 and 4 joining in turn, trunk shared", "adjoined", options, 2.5)
+
+
+class Job:
+    """The trainings of one protocol, each way and seed in a folder of its own."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.protocol = PROTOCOLS[arguments.protocol]
+        self.ways = ways(self.protocol)
+        self.folder: Path = arguments.folder / arguments.protocol
+
+    def train_all(self) -> None:
+        arguments, began = self.arguments, time.monotonic()
+        deadline = began + 60 * arguments.minutes if arguments.minutes else None
+        hardware = ac.Hardware(precision="bf16", compile=self.protocol.compile)
+        part, parts = map(int, arguments.part.split("/"))
+        names = [name for name in self.ways if any(fnmatchcase(name, pattern) for pattern in arguments.only)]
+        for name in names[part::parts]:
+            trained(self.folder / f"{name}-seed{arguments.seed}", lambda name=name: self.asked(name), deadline, hardware)
+
+    def asked(self, name: str) -> TrainOptions:
+        """What the way `name` asks of a training."""
+        arguments, way, base = self.arguments, self.ways[name], self.protocol.recipe
+        epochs = round((arguments.epochs or base.epochs) * way.longer)
+        teacher = None
+        if way.method == "distill":
+            teacher = arguments.weights if self.protocol.weighted else self.folder / f"{TEACHER}-seed{arguments.seed}"
+        return TrainOptions(
+            model=self.protocol.model,
+            data=DataSpec(arguments.data),
+            method=way.method,
+            method_options=way.options,
+            recipe=base.changed(epochs=epochs, **way.recipe),
+            seed=arguments.seed,
+            weights=arguments.weights if self.protocol.weighted else None,
+            importance=way.importance,
+            teacher=teacher,
+        )
+
+
+def measure(job: Job) -> None:
+    """Gather every run, time the networks that came out side by side, and write what was found."""
+    data = read_data(DataSpec(job.arguments.data))
+    example = data.preprocessing.example(7)
+    rows, files = [], {}
+    for folder in sorted(path.parent for path in job.folder.glob("*-seed*/results.json")):
+        name, _, seed = folder.name.rpartition("-seed")
+        if name not in job.ways:
+            continue
+        run = ac.open_run(folder)
+        method, results = run.method(), run.results()
+        counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
+        for label, network in method.deployables().items():
+            if label not in files:
+                files[label] = job.folder / f"{label}.onnx"
+                ac.export_onnx(network.eval(), files[label], example)
+        rows.append(
+            {
+                "way": name,
+                "seed": int(seed),
+                "epochs": results["epochs"],
+                "images": results["epochs"] * len(data.train),
+                "training_macs": training_macs(method, run, data),
+                "seconds": results["seconds"],
+                "test": {label: score["accuracy"] for label, score in results["test"].items()},
+                "networks": {label: {"parameters": count.parameters, "macs": count.macs} for label, count in counts.items()},
+                "curve": [curve_point(record) for record in run.log()],
+            }
+        )
+        print(folder.name, {label: f"{100 * value:.2f}" for label, value in rows[-1]["test"].items()}, flush=True)
+    timings = ac.benchmark(list(files.values()), threads=(1,), duration=job.arguments.duration).timings
+    milliseconds = {label: timing.latency.p50_ms for label, timing in zip(files, timings, strict=True)}
+    figures = {
+        "protocol": job.arguments.protocol,
+        "model": job.protocol.model,
+        "images": len(data.train),
+        "recipe": job.protocol.recipe.to_json(),
+        "p50_ms": milliseconds,
+        "bytes": {label: path.stat().st_size for label, path in files.items()},
+        "rows": rows,
+        "not_run": {name: way.words for name, way in job.ways.items() if name not in {row["way"] for row in rows}},
+        "words": {name: way.words for name, way in job.ways.items()},
+    }
+    seeds = sorted({row["seed"] for row in rows})
+    record(
+        f"accuracy_{job.arguments.protocol}", figures, f"seeds {', '.join(map(str, seeds))}; {timings[0].latency.runs} rounds"
+    )
+    plot(figures, RESULTS / f"accuracy_{job.arguments.protocol}.svg")
+    write_page()
+
+
+def curve_point(epoch: dict[str, Any]) -> dict[str, Any]:
+    """An epoch's line of the log: seconds so far, and of every network what validation says."""
+    scores = epoch["validation"]
+    return {
+        "seconds": epoch["seconds"],
+        "accuracy": {label: round(score["accuracy"], 4) for label, score in scores.items()},
+        "loss": {label: round(score["loss"], 4) for label, score in scores.items()},
+    }
+
+
+def training_macs(method: Any, run: ac.Run, data: ac.ImageData) -> float:
+    """Multiply-adds of a whole training: three times a forward pass's for each image and network that learns.
+
+    A teacher's forward passes count, its own training does not.
+    """
+    example, results = data.preprocessing.example(2), run.results() or {}
+    counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
+    seen = len(data.train) * results["epochs"]
+    if not isinstance(method, AdjoinedMethod):
+        taught = ac.count(run.model.build(), example).macs if isinstance(method, DistillMethod) else 0
+        return seen * (3 * sum(count.macs for count in counts.values()) + taught)
+    full = counts.pop("full")
+    parts = tuple(f"{part}." for part in method.network.trunk)
+    trunk = sum(layer.macs for layer in full.per_layer if f"{layer.name}.".startswith(parts)) if parts else 0
+    first, order = method.curriculum.small_first, method.by_size
+    together = full.macs + sum(count.macs - trunk for count in counts.values())
+    steps = (
+        [len(method.curriculum.joined(order, first * (step + 0.5) / len(order))) for step in range(len(order))] if first else []
+    )
+    alone = mean(trunk + sum(counts[name].macs - trunk for name in order[:joined]) for joined in steps) if steps else 0.0
+    return 3 * seen * (first * alone + (1 - first) * together)
+
+
+def write_page() -> None:
+    """results/accuracy.md, from the JSON of every protocol that was measured."""
+    lines = ["# Accuracy of the ways to train", ""]
+    for name in PROTOCOLS:
+        path = RESULTS / f"accuracy_{name}.json"
+        if path.is_file():
+            content = json.loads(path.read_text())
+            lines += section(name, content["figures"], content["command"])
+    write_text(RESULTS / "accuracy.md", "\n".join(lines))
+
+
+def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
+    """One protocol's table."""
+    rows, sizes = figures["rows"], {}
+    for row in rows:
+        sizes |= row["networks"]
+    networks = "; ".join(
+        f"{label} {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} M MACs, {figures['bytes'][label] / 1e6:.2f} MB, "
+        f"{figures['p50_ms'][label]:.3f} ms"
+        for label, size in sizes.items()
+    )
+    lines = [
+        f"## Protocol {name}: {figures['model']}",
+        "",
+        f"{figures['images']:,} training images; top-1 on the test images, looked at once, with the last weights; mean over "
+        "seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
+        f"One thread, ONNX Runtime, batch 1: {networks}. "
+        f"`{command}`",
+        "",
+        "| way | full | small | epochs | images seen | MACs in training | seconds | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for way, words in figures["words"].items():
+        own = [row for row in rows if row["way"] == way]
+        if own:
+            smalls = [label for label in own[0]["test"] if label != "full"]
+            small = ", ".join(
+                f"{label} {spread([row['test'][label] for row in own])}"
+                if len(smalls) > 1
+                else spread([row["test"][label] for row in own])
+                for label in smalls
+            )
+            full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
+            lines.append(
+                f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
+                f"{own[0]['training_macs'] / 1e12:.1f} T | {mean(row['seconds'] for row in own):.0f} | "
+                f"{', '.join(str(row['seed']) for row in own)} |"
+            )
+    left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
+    if left:
+        lines += ["", f"Not run: {'; '.join(left)}."]
+    return [*lines, "", f"![validation over training seconds](accuracy_{name}.svg)", ""]
+
+
+def spread(values: list[float]) -> str:
+    """Top-1 in per cent, with the deviation over several seeds."""
+    deviation = f" +- {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.2f}{deviation} %"
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Validation of the full and of the small network over the seconds of training, a line for each way; and their losses."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    names = list(dict.fromkeys(row["way"] for row in figures["rows"]))
+    for row in figures["rows"]:
+        if row["seed"] != min(other["seed"] for other in figures["rows"] if other["way"] == row["way"]):
+            continue
+        number, curve = names.index(row["way"]), row["curve"]
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
+        seconds = [point["seconds"] for point in curve]
+        smalls = [label for label in row["test"] if label != "full"]
+        if "full" in row["test"]:
+            axes[0].plot(seconds, [100 * point["accuracy"]["full"] for point in curve], **style)
+        if smalls:
+            axes[1].plot(seconds, [100 * point["accuracy"][smalls[-1]] for point in curve], **style)
+        label = "full" if "full" in row["test"] else smalls[-1]
+        axes[2].plot(
+            [number / len(curve) for number in range(1, len(curve) + 1)], [point["loss"][label] for point in curve], **style
+        )
+    for axis, title in zip(
+        axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
+    ):
+        axis.set_title(f"validation: {title}", fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("seconds of training")
+    axes[2].set_xlabel("part of the training")
+    axes[2].legend(frameon=False, fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="cpu")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", type=Path, help="finetune: where it starts")
+    parser.add_argument("--only", nargs="+", default=["*"], help="train: ways of these names or patterns, 'first*'")
+    parser.add_argument("--part", default="0/1", help="train: every n-th of the ways, k/n")
+    parser.add_argument("--minutes", type=float, help="train: stop after the epoch in which these are over")
+    parser.add_argument("--epochs", type=int, help="in place of the protocol's: for a first try")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--duration", type=float, default=20.0)
+    parser.add_argument("--folder", type=Path, default=Path("accuracy"))
+    arguments = parser.parse_args()
+    if PROTOCOLS[arguments.protocol].weighted and arguments.what == "train" and arguments.weights is None:
+        parser.error(f"--protocol {arguments.protocol} starts from trained weights: give --weights")
+    job = Job(arguments)
+    job.train_all() if arguments.what == "train" else measure(job)
+
+
+if __name__ == "__main__":
+    main()
