@@ -12,8 +12,9 @@ from adjcompress_cli.show import millions, output_options, percent, show, table
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: the newest]")
 @click.option("--alpha", type=float, help="Which small network: full width / alpha; 1 is the full one. [default: the only one]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The package. [default: small-alpha<alpha>.safetensors]")
+@click.option("--reestimate", is_flag=True, help="Measure its batch norms anew, on 5,000 training images.")
 @output_options
-def extract(run: Path | None, alpha: float | None, output: Path | None, as_json: bool, quiet: bool) -> None:
+def extract(run: Path | None, alpha: float | None, output: Path | None, reestimate: bool, as_json: bool, quiet: bool) -> None:
     """Cut the small network out of a run, as a dense network in one safetensors file.
 
     Its logits are compared with those of the network in training on validation images; they must be equal.
@@ -30,7 +31,7 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, as_json:
     from adjcompress.training import open_run
 
     opened = open_run(run)
-    report = extract_package(opened, alpha_name(alpha) if alpha is not None else None, output)
+    report = extract_package(opened, alpha_name(alpha) if alpha is not None else None, output, reestimate)
     keep(opened.folder, "extract", str(report.path), report.to_json())
     write_report(opened)
     remember(Made(run=str(opened.folder), package=str(report.path)))

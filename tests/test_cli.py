@@ -23,7 +23,7 @@ OPTIONS = {
     "--substitute-layers --dense-layers --weight-decay-scaling --teacher --attention --machines --cost --samples-per-batch "
     "--warm-up --weight --small-first --small-labels --growing --widen --trunk --temperature --dropout --dropout-blocks "
     "--importance --mixup --ignore-label --image-size --resume --device --devices --nodes --precision --json --quiet",
-    "extract": "--run --alpha -o --json --quiet",
+    "extract": "--run --alpha -o --reestimate --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
     "--max-drop --int8-keep --int8-for --ranges --json --quiet",
     "bench": "--reference --threads --batch --target --engine --executor --duration --table --model --image-size --classes "

@@ -166,6 +166,20 @@ def test_what_is_extracted_equals_the_network_in_training(tiny_run: Run, images:
     assert full.path == Path("full.safetensors") and full.package.plan is None
 
 
+def test_batch_norms_are_measured_anew_where_that_is_asked_for(tiny_run: Run) -> None:
+    plain = ac.load_package(ac.extract_package(tiny_run, output=Path("plain.safetensors")).path).state_dict()
+    report = ac.extract_package(tiny_run, output=Path("anew.safetensors"), reestimate=True)
+    anew = ac.load_package(report.path).state_dict()
+    differing = {name for name in plain if not torch.equal(plain[name], anew[name])}
+    assert differing and {name.rpartition(".")[2] for name in differing} <= {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert report.certificate.max_difference == 0 and report.reestimated is not None
+    assert [certificate["step"] for certificate in report.package.to_json()["certificates"]] == ["slice", "re-estimate"]
+
+
 def test_an_extraction_that_cannot_be_is_refused(tiny_run: Run, digits: ac.ImageData) -> None:
     with pytest.raises(ac.AdjCompressError, match=r"has no network of that name: 'alpha8' is unknown\. Choices: alpha2, full"):
         ac.extract_package(tiny_run, "alpha8")

@@ -17,6 +17,7 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.training import Run, evaluate
 from adjcompress.training.rebuild import rebuild
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
+from adjcompress.widths.channels import BatchNorm
 
 _IMAGES = 64
 _REESTIMATED = 5000  # images that batch norms are re-estimated on, where a network needs it
@@ -50,13 +51,16 @@ class ExtractReport:
         }
 
 
-def extract_package(run: Run, deployable: str | None = None, output: Path | None = None) -> ExtractReport:
+def extract_package(
+    run: Run, deployable: str | None = None, output: Path | None = None, reestimate: bool = False
+) -> ExtractReport:
     """Cut a network out of a run and write it as a package.
 
     `deployable` is "alpha8", "full" and so on; by default the only small network of the run. The network that the package
     rebuilds must give the very logits of the one in training, on validation images; the certificate says so, and a
-    difference is an AdjCompressError. Where the method asks for it, its batch norms are then measured anew, on 5,000 training
-    images; a second certificate says what that changed. `output` defaults to small-<deployable>.safetensors (full.safetensors).
+    difference is an AdjCompressError. Where the method asks for it, or `reestimate` does, its batch norms are then measured
+    anew, on 5,000 training images; a second certificate says what that changed. `output` defaults to
+    small-<deployable>.safetensors (full.safetensors).
     """
     data = run.data()
     if tuple(data.classes) != run.classes:
@@ -76,7 +80,9 @@ def extract_package(run: Run, deployable: str | None = None, output: Path | None
             "the network computes something that its weights do not determine."
         )
     seen = augmentation(run.config["recipe"]["augmentation"], data)
-    reestimated = _reestimated_(rebuilt, data, seen, images) if method.reestimates else None
+    if reestimate and not any(isinstance(module, BatchNorm) for module in rebuilt.modules()):
+        raise AdjCompressError(f"--reestimate measures batch norms anew, and {name} has none: leave it out.")
+    reestimated = _reestimated_(rebuilt, data, seen, images) if method.reestimates or reestimate else None
     batches = evaluation_batches(data.test, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
     shown, classes = data.preprocessing.normalise, len(data.classes)
     score = evaluate({name: rebuilt}, batches, shown, classes, per_pixel=data.segmentation)[name]
