@@ -1,6 +1,6 @@
 """Make convolutional networks small and fast, with proof: the public API."""
 
-from adjcompress.adjoined import AdjoinedNetwork, RandomMask, adjoin, adjoint_loss
+from adjcompress.adjoined import AdjoinedNetwork, Curriculum, RandomMask, adjoin, adjoint_loss, trunk_of
 from adjcompress.bench import benchmark, measure_table, read_table
 from adjcompress.cost import Counts, LatencyTable, count
 from adjcompress.data import ImageData, load_data
@@ -23,7 +23,7 @@ from adjcompress.substitutes import Substitution, apply_substitution, plan_subst
 from adjcompress.supernets import distributed_cost
 from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
 from adjcompress.version import __version__
-from adjcompress.widths import WidthPlan, compare, plan_widths, reestimate_batch_norm_, slice_model
+from adjcompress.widths import WidthPlan, compare, order_channels_, plan_widths, reestimate_batch_norm_, slice_model
 
 __all__ = [
     "AdjCompressError",
@@ -31,6 +31,7 @@ __all__ = [
     "AdjoinedNetwork",
     "BudgetedMethod",
     "Counts",
+    "Curriculum",
     "ExportOptions",
     "Graph",
     "GraphNetwork",
@@ -66,6 +67,7 @@ __all__ = [
     "load_package",
     "measure_table",
     "open_run",
+    "order_channels_",
     "package_info",
     "plan_substitution",
     "plan_widths",
@@ -75,5 +77,6 @@ __all__ = [
     "save_package",
     "slice_model",
     "substitute",
+    "trunk_of",
     "write_report",
 ]
