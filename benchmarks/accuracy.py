@@ -125,6 +125,11 @@ def _growing() -> Way:
     return Way("small networks first, alphas 16, 8 and 4 joining in turn, trunk shared", "adjoined", options, 2.5)
 
 
+def data_of(arguments: argparse.Namespace) -> DataSpec:
+    """The images, of which a tenth is held out."""
+    return DataSpec(arguments.data, limit=arguments.limit)
+
+
 class Job:
     """The trainings of one protocol, each way and seed in a folder of its own."""
 
@@ -152,7 +157,7 @@ class Job:
             teacher = arguments.weights if self.protocol.weighted else self.folder / f"{TEACHER}-seed{arguments.seed}"
         return TrainOptions(
             model=self.protocol.model,
-            data=DataSpec(arguments.data),
+            data=data_of(arguments),
             method=way.method,
             method_options=way.options,
             recipe=base.changed(epochs=epochs, **way.recipe),
@@ -165,7 +170,7 @@ class Job:
 
 def measure(job: Job) -> None:
     """Gather every run, time the networks that came out side by side, and write what was found."""
-    data = read_data(DataSpec(job.arguments.data))
+    data = read_data(data_of(job.arguments))
     example = data.preprocessing.example(7)
     rows, files = [], {}
     for folder in sorted(path.parent for path in job.folder.glob("*-seed*/results.json")):
@@ -199,7 +204,8 @@ def measure(job: Job) -> None:
         "protocol": job.arguments.protocol,
         "model": job.protocol.model,
         "images": len(data.train),
-        "recipe": job.protocol.recipe.to_json(),
+        "recipe": job.protocol.recipe.changed(epochs=job.arguments.epochs).to_json(),
+        "protocols_epochs": job.protocol.recipe.epochs,
         "p50_ms": milliseconds,
         "bytes": {label: path.stat().st_size for label, path in files.items()},
         "rows": rows,
@@ -261,6 +267,8 @@ def write_page() -> None:
 def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
     """One protocol's table."""
     rows, sizes = figures["rows"], {}
+    asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
+    shorter = f"**{epochs} epochs in place of the protocol's {asked}**; " if epochs != asked else ""
     for row in rows:
         sizes |= row["networks"]
     networks = "; ".join(
@@ -271,8 +279,8 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
     lines = [
         f"## Protocol {name}: {figures['model']}",
         "",
-        f"{figures['images']:,} training images; top-1 on the test images, looked at once, with the last weights; mean over "
-        "seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
+        f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
+        "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
         f"One thread, ONNX Runtime, batch 1: {networks}. "
         f"`{command}`",
         "",
@@ -347,6 +355,7 @@ def main() -> None:
     parser.add_argument("what", choices=["train", "measure"])
     parser.add_argument("--protocol", choices=PROTOCOLS, default="cpu")
     parser.add_argument("--data", required=True)
+    parser.add_argument("--limit", type=int, help="about so many training images, of a set that is read by its name")
     parser.add_argument("--weights", type=Path, help="finetune: where it starts")
     parser.add_argument("--only", nargs="+", default=["*"], help="train: ways of these names or patterns, 'first*'")
     parser.add_argument("--part", default="0/1", help="train: every n-th of the ways, k/n")
