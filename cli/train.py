@@ -8,13 +8,26 @@ from typing import Any
 
 import click
 from adjcompress_cli.image_size import ImageSize, Size
+from adjcompress_cli.sections import Sectioned
 from adjcompress_cli.show import output_options, percent, show, table
 
 # What belongs to the machine and the display, not to the training: it may differ when a run goes on.
 _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "compile", "as_json", "quiet"}
 
+_SECTIONS = {
+    "Network and images": "--model --model-option --weights --importance --new-classifier --data --image-size --ignore-label "
+    "--validation --limit",
+    "Method": "--method --alpha --slim --keep --align --plan",
+    "Adjoined networks": "--schedule --weight --detach --beta --trunk --small-first --small-labels --growing --widen",
+    "Budgets: dan, substitute, budgeted": "--budget --table --width-step --halves --search-epochs --keep-weights --machines "
+    "--cost --samples-per-batch --warm-up",
+    "Structured substitutes": "--substitute --setting --substitute-layers --dense-layers --weight-decay-scaling",
+    "Teachers and baselines": "--teacher --attention --temperature --dropout --dropout-blocks",
+    "Recipe": "--recipe --epochs --batch-size --lr --augmentation --label-smoothing --mixup --clip-norm --ema --seed",
+}
 
-@click.command()
+
+@click.command(cls=Sectioned, sections={title: names.split() for title, names in _SECTIONS.items()})
 @click.option(
     "--model",
     default="resnet18",

@@ -11,6 +11,8 @@ from typing import Any
 import click
 import pytest
 from adjcompress_cli.main import main
+from adjcompress_cli.sections import Sectioned
+from adjcompress_cli.train import _OF_THE_MACHINE
 from click.testing import CliRunner, Result
 
 import adjcompress as ac
@@ -60,6 +62,19 @@ def test_every_command_has_its_options_each_with_help_and_an_example(name: str) 
             assert parameter.help, parameter.name
 
 
+def test_what_a_training_is_asked_stands_under_a_heading() -> None:
+    train = command("train")
+    assert isinstance(train, Sectioned)
+    options = {parameter.opts[-1] for parameter in train.params if parameter.name not in _OF_THE_MACHINE}
+    named = [name for names in train.sections.values() for name in names]
+    assert len(named) == len(set(named)) and set(named) == options
+    lines = run("train", "--help").output.splitlines()
+    headings = [lines.index(f"{title}:") for title in (*train.sections, "Options")]
+    assert headings == sorted(headings)
+    for (title, names), begin, end in zip(train.sections.items(), headings, headings[1:], strict=False):
+        assert {line.split()[0] for line in lines[begin:end] if line.startswith("  --")} == set(names), title
+
+
 def test_every_command_is_in_the_readme_and_in_the_help() -> None:
     text, help_text = README.read_text(), run("--help").output
     for name in COMMANDS:
@@ -71,6 +86,8 @@ def test_help_does_not_load_torch() -> None:
     code = """
 import sys
 from adjcompress_cli.main import main
+from adjcompress_cli.sections import Sectioned
+from adjcompress_cli.train import _OF_THE_MACHINE
 main(sys.argv[1:], standalone_mode=False)
 assert not {"torch", "rich", "numpy"} & set(sys.modules)
 """
