@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: 
     method = whole.method()
     assert isinstance(method, AdjoinedMethod) and method.curriculum == Curriculum(0.5, 0.0, True, "copies")
     assert method.network.trunk == ("conv1", "bn1", "layer1")
+
+
+def test_a_search_refuses_what_its_second_phase_would(here: Path) -> None:
+    for changes, text in (({"widen": "zeros"}, "--widen zeros needs a part"), ({"trunk": "both"}, "--trunk 'both' is unknown")):
+        asked = options(budgets=("macs=0.6",), **changes)
+        with pytest.raises(ac.AdjCompressError, match=text):
+            train(replace(asked, method="dan"), Path("run"))
+        assert not Path("run").exists()
+
+
+def test_widths_that_were_searched_are_trained_with_a_shared_trunk(here: Path) -> None:
+    asked = options(budgets=("macs=0.6",), trunk="shared", small_first=0.5, alphas=(1, 2))
+    run = train(replace(asked, method="dan", search_epochs=1), Path("run"))
+    method = run.method()
+    assert isinstance(method, AdjoinedMethod) and method.network.trunk and method.curriculum.small_first == 0.5
+    assert ac.extract_package(run).certificate.max_difference == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -81,12 +81,12 @@ class AdjoinedMethod:
                 for alpha in _alphas(options)
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
-        trunk = trunk_of(model, plans.values(), example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
+        trunk = trunk_asked(model, plans.values(), example, options)
         network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
         if trunk:
             check_trunk(network, example)
-        curriculum = Curriculum(options.small_first, options.small_labels, options.growing, options.widen)
-        return cls(network, options.schedule, options.weight, options.detach, substitution, scaling, dense, curriculum)
+        own = (options.schedule, options.weight, options.detach)
+        return cls(network, *own, substitution, scaling, dense, curriculum_asked(options))
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -172,6 +172,16 @@ class AdjoinedMethod:
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}
         return {"full": self.network.full, **smalls}
+
+
+def curriculum_asked(options: MethodOptions) -> Curriculum:
+    """The curriculum that was asked for; one that says nothing is an AdjCompressError."""
+    return Curriculum(options.small_first, options.small_labels, options.growing, options.widen)
+
+
+def trunk_asked(model: nn.Module, plans: Collection[WidthPlan], example: Tensor, options: MethodOptions) -> tuple[str, ...]:
+    """The modules that all networks share where that was asked for."""
+    return trunk_of(model, plans, example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
 
 
 def _alphas(options: MethodOptions) -> Sequence[float]:

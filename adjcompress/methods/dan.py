@@ -22,7 +22,7 @@ from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, mac
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.adjoined import AdjoinedMethod
+from adjcompress.methods.adjoined import AdjoinedMethod, curriculum_asked, trunk_asked
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
 from adjcompress.methods.supervised import refuse_auxiliary
 from adjcompress.substitutes import Substitution
@@ -124,9 +124,9 @@ class SearchMethod:
                 "--image-size N --classes N, then give --table table.json."
             )
         groups = [each.group for each in candidates]
-        plan_at(
-            model, example, groups, [each.widths[0] for each in candidates]
-        )  # what cannot be cut is refused before a search
+        narrowest = plan_at(model, example, groups, [each.widths[0] for each in candidates])
+        trunk_asked(model, [narrowest], example, options)  # what the second phase would refuse is refused before the search
+        curriculum_asked(options)
         return cls(SearchNetwork(model, candidates, example), costs, options, example)
 
     @classmethod
