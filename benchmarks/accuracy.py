@@ -27,14 +27,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from record import RESULTS, record
 from training import trained
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, read_data
+from adjcompress.data import DataSpec, central, evaluation_batch, evaluation_batches, read_data
 from adjcompress.files import write_text
 from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions
-from adjcompress.training import Recipe, TrainOptions, recipe
+from adjcompress.training import Recipe, TrainOptions, evaluate, recipe
 
 TEACHER = "standard"
 
@@ -195,6 +196,7 @@ def measure(job: Job) -> None:
                 "test": {label: score["accuracy"] for label, score in results["test"].items()},
                 "networks": {label: {"parameters": count.parameters, "macs": count.macs} for label, count in counts.items()},
                 "curve": [curve_point(record) for record in run.log()],
+                "measured_anew": measured_anew(run, data) if name.startswith("adjoined") else {},
             }
         )
         print(folder.name, {label: f"{100 * value:.2f}" for label, value in rows[-1]["test"].items()}, flush=True)
@@ -218,6 +220,22 @@ def measure(job: Job) -> None:
     )
     plot(figures, RESULTS / f"accuracy_{job.arguments.protocol}.svg")
     write_page()
+
+
+def measured_anew(run: ac.Run, data: ac.ImageData) -> dict[str, list[float]]:
+    """Top-1 on validation of every small network of an adjoined run, as it is and with its batch norms measured anew."""
+    found = {}
+    for label in (label for label in run.method().deployables() if label != "full"):
+        both = []
+        for anew in (False, True):
+            package = ac.extract_package(run, label, run.folder / "package.safetensors", reestimate=anew).path
+            batches = evaluation_batches(
+                data.validation, central(data.preprocessing), evaluation_batch(data), torch.device("cpu")
+            )
+            network = {label: ac.load_package(package)}
+            both.append(evaluate(network, batches, data.preprocessing.normalise, len(data.classes))[label].accuracy)
+        found[label] = both
+    return found
 
 
 def curve_point(epoch: dict[str, Any]) -> dict[str, Any]:
@@ -303,6 +321,14 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
                 f"{own[0]['training_macs'] / 1e12:.1f} T | {mean(row['seconds'] for row in own):.0f} | "
                 f"{', '.join(str(row['seed']) for row in own)} |"
             )
+    anew = [
+        f"{row['way']}, seed {row['seed']}: {label} {100 * before:.2f} % and {100 * after:.2f} %"
+        for row in rows
+        for label, (before, after) in row["measured_anew"].items()
+    ]
+    lines += ["", f"On validation, as trained and with batch norms measured anew after slicing: {'; '.join(anew)}."] * bool(
+        anew
+    )
     left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
     if left:
         lines += ["", f"Not run: {'; '.join(left)}."]
