@@ -86,8 +86,6 @@ def test_help_does_not_load_torch() -> None:
     code = """
 import sys
 from adjcompress_cli.main import main
-from adjcompress_cli.sections import Sectioned
-from adjcompress_cli.train import _OF_THE_MACHINE
 main(sys.argv[1:], standalone_mode=False)
 assert not {"torch", "rich", "numpy"} & set(sys.modules)
 """

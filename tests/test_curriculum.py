@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import TinyNet, randomise_
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import adjcompress as ac
-from adjcompress.adjoined import Curriculum, check_trunk, trunk_of, widen_
+from adjcompress.adjoined import Curriculum, restore_unread_, trunk_of, unread_scales, widen_
 from adjcompress.data import DataSpec
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
+from adjcompress.training.recipe import make_optimizers
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 NETWORKS = {"resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1"), "mobilenet_v2": None, "densenet121": None}
@@ -45,6 +47,16 @@ def options(**changes: Any) -> TrainOptions:
     return TrainOptions(model="cifar_resnet20", data=DataSpec("digits", limit=60), recipe=recipe, method_options=asked)
 
 
+class Convolutions(TorchFunctionMode):
+    """Counts the convolutions that are computed."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += func is torch.conv2d or func is F.conv2d
+        return func(*args, **(kwargs or {}))
+
+
 # --- the trunk
 
 
@@ -53,13 +65,12 @@ def test_a_shared_trunk_is_computed_once_and_each_network_goes_on_from_it(name: 
     network = randomise_(adjoined(name, "shared").network)
     if NETWORKS[name] is not None:
         assert network.trunk == NETWORKS[name]
-    runs: list[str] = []
-    inside = [part for part in network.trunk if next(network.full.get_submodule(part).parameters(), None) is not None]
-    for side, whole in (("full", network.full), ("small", network.smalls["alpha2"])):
-        for part in inside:
-            whole.get_submodule(part).register_forward_pre_hook(lambda *_, side=side: runs.append(side))
-    outputs = network.train()(images)
-    assert runs.count("full") == len(inside)
+    parts = [network.full.get_submodule(part) for part in network.trunk]
+    inside = sum(isinstance(module, nn.Conv2d) for part in parts for module in part.modules())
+    whole = sum(isinstance(module, nn.Conv2d) for module in network.full.modules())
+    with Convolutions() as counted:
+        network.train()(images)
+    assert inside and counted.calls == 2 * whole - inside
     network.eval()
     outputs = network(images)
     torch.testing.assert_close(outputs.smalls["alpha2"], network.extract("alpha2")(images))
@@ -116,26 +127,44 @@ class Twice(nn.Module):
 class InPlace(nn.Module):
     """A network that changes in place what its trunk computed."""
 
+    def __init__(self, relu: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.slim = nn.Conv2d(8, 16, 1, bias=False)
+        self.last = nn.Linear(16, 10)
+        self.relu = relu
+
+    def forward(self, images: Tensor) -> Tensor:
+        before = self.norm(self.first(images))
+        before = F.relu(before, inplace=True) if self.relu else before.mul_(2)
+        return self.last(self.slim(before).mean((2, 3)))
+
+
+class Scaled(nn.Module):
+    """A network with a parameter of its own that is cut: it is read where it is, not where the network begins."""
+
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, padding=1)
         self.slim = nn.Conv2d(8, 16, 1)
+        self.scale = nn.Parameter(torch.ones(16, 1, 1))
         self.last = nn.Linear(16, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        before = self.first(images)
-        before += 1
-        return self.last(self.slim(before).mean((2, 3)))
+        return self.last((self.slim(self.first(images)) * self.scale).mean((2, 3)))
 
 
 def test_trunks_that_cannot_be_shared_are_refused() -> None:
     plan = ac.plan_widths(network := randomise_(Twice()), IMAGE, 2, slim=["slim"])
     with pytest.raises(ac.AdjCompressError, match="layer again runs before the first layer that is cut, and again after it"):
         trunk_of(network, [plan], IMAGE)
-    plan = ac.plan_widths(network := randomise_(InPlace()), IMAGE, 2, slim=["slim"])
-    together = ac.adjoin(network, {"alpha2": plan}, trunk=trunk_of(network, [plan], IMAGE))
-    with pytest.raises(ac.AdjCompressError, match="--trunk shared does not fit InPlace"):
-        check_trunk(together, IMAGE)
+    for relu in (False, True):
+        asked = MethodOptions(alphas=(2,), slim=["slim"], trunk="shared")
+        with pytest.raises(ac.AdjCompressError, match="--trunk shared does not fit InPlace"):
+            AdjoinedMethod.build(InPlace(relu), IMAGE, asked)  # as it is built: all zeros through fresh batch norms
+    plan = ac.plan_widths(network := Scaled(), IMAGE, 2, slim=["slim"])
+    assert trunk_of(network, [plan], IMAGE) == ("first",)
 
 
 # --- the full network begins
@@ -165,6 +194,35 @@ def test_copies_are_filters_of_the_small_network_and_all_filters_learn(images: T
     assert second.grad is not None and bool((second.grad[:, 64:] != 0).any())
 
 
+def test_widening_that_would_not_be_exact_is_refused() -> None:
+    for changes in ({"beta": 0.5}, {"name": "convnext_tiny"}):
+        name = str(changes.pop("name", "cifar_resnet20"))
+        with pytest.raises(ac.AdjCompressError, match="--widen zeros does not fit here"):
+            adjoined(name, widen="zeros", small_first=0.5, **changes)
+
+
+def test_weights_that_nobody_reads_are_as_large_as_at_first_when_the_full_network_joins(images: Tensor) -> None:
+    method = adjoined("resnet18", small_first=0.5)
+    network = method.network.train()
+    first = {name: parameter.detach().clone() for name, parameter in network.full.named_parameters()}
+    (optimizer,) = make_optimizers(method.parameter_groups(0.5), ac.recipe("cifar"), 100)
+    labels = torch.zeros(4).long()
+    for _ in range(6):
+        method.loss(images, labels, 0.2).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    weight = network.full.layer3[0].conv1.weight
+    name = "layer3.0.conv1.weight"
+    assert float(weight.detach()[128:].norm()) < 0.9 * float(first[name][128:].norm())
+    method.loss(images, labels, 0.5)
+    torch.testing.assert_close(weight[128:].detach(), first[name][128:], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(weight[:, 64:].detach(), first[name][:, 64:], rtol=1e-4, atol=1e-7)
+    assert not torch.equal(weight[:128, :64].detach(), first[name][:128, :64])
+    scales = unread_scales(network)
+    restore_unread_(network, scales)
+    torch.testing.assert_close(unread_scales(network), scales)
+
+
 # --- who learns when
 
 
@@ -178,19 +236,26 @@ def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:
     torch.testing.assert_close(loss.total, F.cross_entropy(method.network.small_logits(images, ["alpha8"])["alpha8"], labels))
 
 
-def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: Path) -> None:
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: Path, ema: float | None) -> None:
     asked, half = options(small_first=0.5, widen="copies", growing=True, trunk="shared"), ac.Hardware(precision="bf16")
+    asked = replace(asked, recipe=asked.recipe.changed(epochs=3, ema=ema))
     whole = train(asked, Path("whole"), half)
 
     class Killed(ac.Reporter):
         def epoch(self, record: Any) -> None:
-            raise KeyboardInterrupt
+            if record["epoch"] in (1, 2):  # before the full network joins, and after it
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(asked, Path("killed"), half, Killed())
+    with pytest.raises(KeyboardInterrupt):
+        resume(Path("killed"), half, Killed())
     resumed = resume(Path("killed"), half)
     first, second = (run.method().network.state_dict() for run in (whole, resumed))
     assert bool(first["joined"]) and all(torch.equal(first[name], second[name]) for name in first)
+    joined = whole.log()[1]["train"]
+    assert joined["weight"] > 0.9  # the mean over the steps that had it
     report = ac.extract_package(whole, "alpha2")
     assert report.certificate.max_difference == 0
     method = whole.method()
@@ -218,6 +283,7 @@ def test_widths_that_were_searched_are_trained_with_a_shared_trunk(here: Path) -
     ("changes", "text"),
     [
         ({"widen": "copies"}, "--widen copies needs a part of the training before the full network: give --small-first 0.8"),
+        ({"growing": True, "small_first": 0.5, "alphas": (2,)}, "--growing lets several small networks join in turn"),
         ({"growing": True}, "--growing needs a part of the training before the full network"),
         ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies, fresh, zeros"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from conftest import TinyNet, randomise_
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.data import DataSpec
+from adjcompress.data import DataSpec, read_data
 from adjcompress.methods import MethodOptions
 from adjcompress.training import TrainOptions, resume, train
+from adjcompress.training.start import _fresh_model
 from adjcompress.widths import channel_groups, order_channels_
 from adjcompress.widths.importance import batch_norm_scale, magnitude
 
@@ -94,6 +96,13 @@ def test_a_run_keeps_the_important_channels_and_is_rebuilt(here: Path) -> None:
     trained = ac.extract_package(first).path
     run = train(options(weights=trained, importance="magnitude", method_options=MethodOptions(alphas=(2,))), Path("second"))
     assert ac.extract_package(run, "alpha2").certificate.max_difference == 0
+    asked, data = options(weights=trained, importance="magnitude"), read_data(DataSpec("digits", limit=60))
+    fresh = _fresh_model(asked, ac.ModelSpec("cifar_resnet20", 10), data)
+    network = _fresh_model(replace(asked, importance=None), ac.ModelSpec("cifar_resnet20", 10), data)
+    order_channels_(network, data.preprocessing.example(2))
+    assert all(torch.equal(first, second) for first, second in zip(fresh.parameters(), network.parameters(), strict=True))
+    with pytest.raises(ac.AdjCompressError, match="--method standard cuts none here"):
+        train(options(weights=trained, importance="magnitude", method="standard"), Path("third"))
     with pytest.raises(ac.AdjCompressError, match="--importance orders the channels of trained weights: give --weights too"):
         train(options(importance="magnitude"), Path("third"))
     with pytest.raises(ac.AdjCompressError, match=r"--importance 'size' is unknown\. Choices: magnitude, batch-norm"):
@@ -118,7 +127,7 @@ def test_mixed_images_have_mixed_labels_and_a_resumed_run_ends_the_same(here: Pa
     resumed = resume(Path("killed"))
     first, second = (run.method().network.state_dict() for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    plain = train(options(method="standard", recipe=recipe), Path("plain"))
+    plain = train(options(method="standard", recipe=recipe.changed(label_smoothing=0.1)), Path("plain"))
     assert plain.log()[0]["train"]["cross_entropy"] != whole.log()[0]["train"]["cross_entropy"]
     with pytest.raises(ac.AdjCompressError, match=r"--mixup -1 must be 0 or more"):
         ac.recipe("cifar").changed(mixup=-1)

@@ -16,7 +16,8 @@ class Curriculum:
     """The order of learning; as it is by default, that of the papers.
 
     `small_first`: the part of the training in which the small networks learn alone, from labels, before the full one joins
-    them; `growing`: the smallest of them begins, and the others join it one after the other in that part. `small_labels`: the
+    them; `growing`: the smallest of them begins, and the others join it one after the other in that part (what only they read
+    decays until then). `small_labels`: the
     part of the small networks' loss that is cross-entropy once the full one has joined; the rest is the divergence. `widen`:
     what the full network then begins with (`widen_`): the channels that the small ones lack as they are ("fresh"), or so that
     it computes what the widest small one does, those channels read by nobody ("zeros"), or copies besides ("copies").

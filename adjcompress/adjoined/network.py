@@ -94,12 +94,8 @@ class AdjoinedNetwork(nn.Module):
 
     def _outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
         """Both networks' logits, every small one with its views as `dressed` makes them of the full network's tensors."""
-        if torch.compiler.is_compiling():  # the compiler joins slices and finds common work by itself
-            smalls = {
-                name: functional_call(small, dressed(name, self._cut(name, measured=False)), (images,))
-                for name, small in self.smalls.items()
-            }
-            return Outputs(self.full(images), smalls)
+        if torch.compiler.is_compiling():
+            return self._compiled_outputs(images, dressed)
         whole, cuts = self._forked()
         views = {name: dressed(name, own) for name, own in cuts.items()}
         once = SharedTrunk(self.trunk) if self.trunk else FirstConvolution(whole, images)
@@ -111,6 +107,24 @@ class AdjoinedNetwork(nn.Module):
                 smalls[name] = functional_call(small, views[name], (images,))
         return Outputs(full, smalls)
 
+    def _compiled_outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
+        """The same for the compiler, which joins slices and finds common work by itself.
+
+        In a shared trunk that is what begins with equal statistics: every network has a copy, and the full one's is kept.
+        """
+        smalls = {
+            name: functional_call(small, {**dressed(name, self._cut(name)), **self._copied_statistics()}, (images,))
+            for name, small in self.smalls.items()
+        }
+        statistics = self._copied_statistics()
+        full = functional_call(self.full, statistics, (images,)) if statistics else self.full(images)
+        for name, buffer in self._shared_buffers():
+            buffer.copy_(statistics[name])
+        return Outputs(full, smalls)
+
+    def _copied_statistics(self) -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in self._shared_buffers()}
+
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
         return self._masked(name, self._cut(name))
@@ -120,11 +134,9 @@ class AdjoinedNetwork(nn.Module):
         sizes = {name: sum(view.numel() for view in self.views(name).values()) for name in self.smalls}
         return tuple(sorted(sizes, key=sizes.__getitem__))
 
-    def _cut(self, name: str, measured: bool = True) -> dict[str, Tensor]:
+    def _cut(self, name: str) -> dict[str, Tensor]:
         cuts = self.plans[name].cuts
-        views = {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self._shared(name)}
-        # Where the trunk is computed again, the full network alone measures its statistics.
-        return views if measured else {**views, **{tensor: buffer.clone() for tensor, buffer in self._shared_buffers()}}
+        return {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self.shared(name)}
 
     def _forked(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """The full network's parameters and every small network's views, tied for the backward pass by `_Fork`."""
@@ -132,7 +144,7 @@ class AdjoinedNetwork(nn.Module):
         views: dict[str, dict[str, Tensor]] = {}
         cut_by: dict[str, list[str]] = {}
         for name, plan in self.plans.items():
-            shared = dict(self._shared(name))
+            shared = dict(self.shared(name))
             views[name] = {tensor: weight for tensor, weight in shared.items() if tensor not in plan.cuts}
             for tensor in shared:
                 if tensor in plan.cuts:
@@ -167,13 +179,13 @@ class AdjoinedNetwork(nn.Module):
             owner, _, attribute = tensor.rpartition(".")
             module = small.get_submodule(owner)
             delattr(module, attribute)
-            if owner in self._shared_norms and attribute in _measured(self.full.get_submodule(owner)):
-                module.register_buffer(attribute, view.detach().clone())
-            else:
+            if isinstance(getattr(self.full.get_submodule(owner), attribute), nn.Parameter):
                 module.register_parameter(attribute, nn.Parameter(view.detach().clone()))
+            else:
+                module.register_buffer(attribute, view.detach().clone())
         return small.eval()
 
-    def _shared(self, name: str) -> list[tuple[str, Tensor]]:
+    def shared(self, name: str) -> list[tuple[str, Tensor]]:
         """The tensors of the full network that small network `name` reads.
 
         All parameters but those of its own normalisation layers; of normalisation in the trunk the statistics too.
@@ -241,16 +253,11 @@ def adjoin(
     return AdjoinedNetwork(full, plans, mask, trunk)
 
 
-def _measured(module: nn.Module) -> set[str]:
-    """The names of a layer's buffers: of normalisation, its statistics."""
-    return {name for name, _ in module.named_buffers(recurse=False)}
-
-
 def _without_shared_tensors_(small: nn.Module, shared_norms: Collection[str]) -> nn.Module:
     """Take the shared tensors out of a sliced network; what stays are its own normalisation layers.
 
-    An empty buffer keeps each one's place for functional_call. It is not part of the state dict, holds no memory, and a
-    forward without the views fails at once instead of computing with stale weights.
+    An empty buffer keeps each one's place for functional_call. It holds no memory, is not part of the state dict but where it
+    stands for a counter, and a forward without the views fails at once instead of computing with stale weights.
     """
     for name, module in small.named_modules():
         if isinstance(module, NORMS) and name not in shared_norms:
@@ -264,17 +271,3 @@ def _without_shared_tensors_(small: nn.Module, shared_norms: Collection[str]) ->
             # Batch norm adds its counter to every state dict that lacks it, and would find it unexpected.
             module.register_buffer(attribute, empty, persistent=attribute == "num_batches_tracked")
     return small
-
-
-def check_trunk(network: AdjoinedNetwork, example: Tensor) -> None:
-    """Refuse a trunk from which a small network does not go on as it would by itself; `example` is a batch (N, C, H, W)."""
-    training = network.training
-    with torch.no_grad():
-        smalls = network.eval()(example).smalls
-        for name, logits in smalls.items():
-            if not torch.allclose(logits, network.extract(name)(example), rtol=1e-3, atol=1e-4):
-                raise AdjCompressError(
-                    f"--trunk shared does not fit {type(network.full).__name__}: its layers change in place what the trunk "
-                    "computed. Leave --trunk out."
-                )
-    network.train(training)

@@ -26,7 +26,7 @@ def trunk_of(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> 
     after: list[str] = []  # the slim layer and what runs after it
 
     def enter(name: str) -> None:
-        if after or name in slim:
+        if after or (name in slim and name):  # a parameter of the network itself is read when it is: not when that begins
             after.append(name)
 
     def leave(name: str) -> None:
@@ -89,21 +89,21 @@ class SharedTrunk:
                 hook.remove()
 
     @contextmanager
-    def reused_by(self, network: nn.Module, _views: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within the block the modules of `network` give what was kept."""
+    def reused_by(self, network: nn.Module, views: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the block the modules of `network` give what was kept; `views`, its tensors, are those of the first there."""
         layers = {name: network.get_submodule(name) for name in dict.fromkeys(self.names)}
 
         def taking(name: str, ordinary: Any) -> Any:
             waiting = list(self.outputs[name])
             return lambda *inputs: waiting.pop(0) if waiting else ordinary(*inputs)
 
-        for name, layer in layers.items():
-            layer.forward = taking(name, layer.forward)
         try:
+            for name, layer in layers.items():
+                layer.forward = taking(name, layer.forward)
             yield
         finally:
             for layer in layers.values():
-                del layer.forward  # the class's own again
+                vars(layer).pop("forward", None)  # the class's own again
 
 
 class FirstConvolution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,10 @@ from adjcompress.adjoined import (
     RandomMask,
     adjoint_loss,
     check_trunk,
+    check_widening,
+    restore_unread_,
     trunk_of,
+    unread_scales,
     widen_,
 )
 from adjcompress.errors import AdjCompressError, pick
@@ -27,6 +30,7 @@ from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 _PAPERS = Curriculum()
+RESTS = "with --small-first the full network rests, and several processes would wait for its gradients"
 _TRUNKS = {"own": False, "shared": True}  # whether the layers before the first slim one are computed once for all
 
 
@@ -60,8 +64,13 @@ class AdjoinedMethod:
         curriculum: Curriculum = _PAPERS,
     ) -> None:
         self.curriculum, self.by_size = curriculum, network.by_size()
-        if curriculum.widen != "fresh":
+        if curriculum.growing and len(self.by_size) < 2:
+            raise AdjCompressError("--growing lets several small networks join in turn: give several --alpha, or leave it out.")
+        if curriculum.small_first:
+            self.alone = RESTS
             network.register_buffer("joined", torch.tensor(False))  # whether the full network has begun
+            network.register_buffer("unread_scales", unread_scales(network))
+        self._seen_joined = False
         self.network = network
         self.substitution, self.scaling, self.dense_parameters = substitution, scaling, dense_parameters
         self.schedule, self.weight, self.detach = schedule, weight, detach
@@ -81,10 +90,8 @@ class AdjoinedMethod:
                 for alpha in _alphas(options)
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
-        trunk = trunk_asked(model, plans.values(), example, options)
+        trunk = checked_beyond(model, plans, example, options, mask)
         network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
-        if trunk:
-            check_trunk(network, example)
         own = (options.schedule, options.weight, options.detach)
         return cls(network, *own, substitution, scaling, dense, curriculum_asked(options))
 
@@ -110,8 +117,11 @@ class AdjoinedMethod:
             "schedule": self.schedule,
             "weight": self.weight,
             "detach": self.detach,
-            "trunk": list(self.network.trunk),
-            **asdict(self.curriculum),
+            "small_first": self.curriculum.small_first,
+            "small_labels": self.curriculum.small_labels,
+            **({"growing": True} if self.curriculum.growing else {}),
+            **({"widen": self.curriculum.widen} if self.curriculum.widen != "fresh" else {}),
+            **({"trunk": list(self.network.trunk)} if self.network.trunk else {}),
             **(self._of_substitutes() if self.substitution else {}),
         }
 
@@ -126,10 +136,7 @@ class AdjoinedMethod:
         if self.curriculum.alone(progress):
             smalls = self.network.small_logits(images, self.curriculum.joined(self.by_size, progress))
             own = torch.stack([cross_entropy(small, labels) for small in smalls.values()]).mean()
-            total = own
-            if torch.distributed.is_available() and torch.distributed.is_initialized():  # they wait for every gradient
-                total = own + 0 * torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum()
-            return Terms(total, {"small_cross_entropy": own})
+            return Terms(own, {"small_cross_entropy": own})
         self._join_full_(images)
         full, smalls = self.network(images)
         weight = self.weight * self._weight_at(progress)
@@ -140,12 +147,17 @@ class AdjoinedMethod:
         return Terms(loss.total, {**parts, "weight": loss.total.new_tensor(weight)})
 
     def _join_full_(self, images: Tensor) -> None:
-        """Let the full network begin from what the widest small one has learnt, once, where the curriculum says so."""
-        if self.curriculum.widen == "fresh" or not self.network.training or bool(self.network.get_buffer("joined")):
+        """Let the full network begin, once: with its initial weights, or with what the widest small one has learnt."""
+        network, curriculum = self.network, self.curriculum
+        if not curriculum.small_first or self._seen_joined or not network.training:
             return
-        with torch.autocast(images.device.type, enabled=False):
-            widen_(self.network, self.by_size[-1], images[:2], copies=self.curriculum.widen == "copies")
-        self.network.get_buffer("joined").fill_(True)
+        if not bool(network.get_buffer("joined")):
+            restore_unread_(network, network.get_buffer("unread_scales"))
+            if curriculum.widen != "fresh":
+                with torch.autocast(images.device.type, enabled=False):
+                    widen_(network, self.by_size[-1], images[:2], copies=curriculum.widen == "copies")
+            network.get_buffer("joined").fill_(True)
+        self._seen_joined = True  # the buffer is asked once: on a GPU every question waits
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         if self.substitution is None:
@@ -179,9 +191,21 @@ def curriculum_asked(options: MethodOptions) -> Curriculum:
     return Curriculum(options.small_first, options.small_labels, options.growing, options.widen)
 
 
-def trunk_asked(model: nn.Module, plans: Collection[WidthPlan], example: Tensor, options: MethodOptions) -> tuple[str, ...]:
-    """The modules that all networks share where that was asked for."""
-    return trunk_of(model, plans, example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
+def checked_beyond(
+    model: nn.Module,
+    plans: Mapping[str, WidthPlan],
+    example: Tensor,
+    options: MethodOptions,
+    mask: RandomMask | None = None,
+) -> tuple[str, ...]:
+    """The modules that all networks share, where that was asked for; what does not fit the model is an AdjCompressError."""
+    curriculum = curriculum_asked(options)
+    trunk = trunk_of(model, plans.values(), example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
+    if trunk:
+        check_trunk(model, plans, trunk, example, mask)
+    if curriculum.widen != "fresh":
+        check_widening(model, plans, trunk, example, curriculum.widen, mask)
+    return trunk
 
 
 def _alphas(options: MethodOptions) -> Sequence[float]:

@@ -22,7 +22,7 @@ from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, mac
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.adjoined import AdjoinedMethod, curriculum_asked, trunk_asked
+from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
 from adjcompress.methods.supervised import refuse_auxiliary
 from adjcompress.substitutes import Substitution
@@ -88,7 +88,8 @@ class SearchMethod:
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves = options.halves
-        self.alone = "halves of the images, for weights and for widths, are those of one" if options.halves else None
+        halves = "halves of the images, for weights and for widths, are those of one" if options.halves else None
+        self.alone = RESTS if options.small_first else halves
         self.table = table_checksum(options.table)
         self.budgets = parse_budgets(options.budgets)
         by_name = {cost.name: cost for cost in costs}
@@ -125,8 +126,7 @@ class SearchMethod:
             )
         groups = [each.group for each in candidates]
         narrowest = plan_at(model, example, groups, [each.widths[0] for each in candidates])
-        trunk_asked(model, [narrowest], example, options)  # what the second phase would refuse is refused before the search
-        curriculum_asked(options)
+        checked_beyond(model, {cls.name: narrowest}, example, options)  # refused before the search, not after it
         return cls(SearchNetwork(model, candidates, example), costs, options, example)
 
     @classmethod

@@ -161,9 +161,9 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 
 
 def load_optimizers_(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Put named tensors of `optimizer_tensors` back; the parameter groups stay as they are."""
+    """Put named tensors of `optimizer_tensors` back; the parameter groups, and what they do not name, stay as they are."""
     for prefix, optimizer in _numbered(optimizers):
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, dict[str, Any]] = dict(optimizer.state_dict()["state"])
         for name, tensor in under(prefix, tensors).items():
             number, _, key = name.partition("/")
             state.setdefault(int(number), {})[key] = tensor

@@ -331,17 +331,23 @@ class _StepLoss(nn.Module):
         return {"loss": terms.total, **terms.parts}
 
 
+_COUNT = "images of "
+
+
 class _Meter:
-    """Means of scalars over the images of an epoch, summed on their device."""
+    """Means of scalars over those images of an epoch that had them, summed on their device."""
 
     def __init__(self, sums: Mapping[str, float]) -> None:
-        self._sums: dict[str, Tensor | float] = dict(sums)
+        found = dict(sums)
+        if (images := found.pop("images", None)) is not None:  # as versions before kept it, of all names together
+            found |= {f"{_COUNT}{name}": images for name in list(found)}
+        self._sums: dict[str, Tensor | float] = dict(found)
         self._latest: Tensor | None = None
 
     def add(self, terms: Mapping[str, Tensor], images: int) -> None:
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().double() * images
-        self._sums["images"] = self._sums.get("images", 0.0) + images
+            self._sums[f"{_COUNT}{name}"] = self._sums.get(f"{_COUNT}{name}", 0.0) + images
         self._latest = terms["loss"].detach()
 
     @property
@@ -360,7 +366,7 @@ class _Meter:
         total = fabric.all_reduce(torch.tensor([sums[name] for name in names], device=fabric.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         by_name = dict(zip(names, total.tolist(), strict=True))
-        return {name: by_name[name] / by_name["images"] for name in names if name != "images"}
+        return {name: by_name[name] / by_name[f"{_COUNT}{name}"] for name in names if not name.startswith(_COUNT)}
 
 
 @contextmanager

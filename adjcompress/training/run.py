@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, PHASES, Method
 from adjcompress.models import ModelSpec
 from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.training.recipe import Recipe
 from adjcompress.widths import WidthPlan
 
 RUNS = Path("runs")
@@ -208,13 +209,6 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_text(folder / "results.json", json.dumps(results, indent=1))
 
 
-def _agree(old: Any, new: Any) -> bool:
-    """Whether two parts of a config.json say the same; of what the version that wrote `old` did not know, nothing is asked."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() <= new.keys() and all(_agree(value, new[key]) for key, value in old.items())
-    return bool(old == new)
-
-
 def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Path) -> None:
     """Make a run's folder and config.json, or check that the one to go on with is the same training.
 
@@ -222,9 +216,11 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
     """
     if (folder / "config.json").is_file():
         old, asked = dict(open_run(folder).config), json.loads(json.dumps(config))
+        old["data"] = asdict(DataSpec(**old["data"]))  # what a version before did not know has its default
+        old["recipe"] = Recipe(**old["recipe"]).to_json()
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
-        differing = [key for key in _MUST_MATCH if not _agree(old.get(key), asked.get(key))]
+        differing = [key for key in _MUST_MATCH if old.get(key) != asked.get(key)]
         if differing:
             raise AdjCompressError(
                 f"{folder} was started with another {', '.join(differing)}: resume it with the same, or choose another --run."

@@ -35,7 +35,7 @@ _BELONGS = {
     "weight": ("adjoined", "dan", "distill"),
     "small_first": ("adjoined", "dan"),
     "small_labels": ("adjoined", "dan"),
-    "growing": ("adjoined", "dan"),
+    "growing": ("adjoined",),
     "widen": ("adjoined", "dan"),
     "trunk": ("adjoined", "dan"),
     "temperature": ("distill",),
@@ -236,6 +236,12 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     if options.importance is not None and options.weights is None:
         raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
+    cut = bool(options.method_options.alphas) or options.method_options.plan is not None
+    if options.importance is not None and not (cut or options.method in ("adjoined", "dan", "distill")):
+        raise AdjCompressError(
+            f"--importance says which channels a small network keeps, and --method {options.method} cuts none here: leave it "
+            "out, or give --alpha."
+        )
     asked, searching = options.method_options, _first_phase(options) is not None
     _check_substitute(options)
     _check_belongs(options)

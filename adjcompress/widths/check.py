@@ -27,7 +27,7 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
     `example` is one batch (N, C, H, W). Layers that normalise over channels (layer norm) see fewer of them in the small
     network, which is no fault: where the plan cuts such layers, only the shapes are checked.
     """
-    full = _randomised(network)
+    full = randomised(network)
     small = slice_model(full, plan)
     images = example[:1].to(next(full.parameters()).device).double()
     expected, found = _outputs(_masked(full, plan), images, plan), _outputs(small, images, None)
@@ -42,8 +42,8 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
             )
 
 
-def _randomised(network: nn.Module) -> nn.Module:
-    """A copy in double precision whose batch norms pass every channel on, so that no difference hides behind a zero."""
+def randomised(network: nn.Module) -> nn.Module:
+    """A copy, double and in evaluation mode, whose batch norms pass every channel on: no difference hides behind a zero."""
     copied = copy.deepcopy(network).double().eval()
     random = torch.Generator().manual_seed(0)
     for module in copied.modules():

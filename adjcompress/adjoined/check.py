@@ -1,0 +1,74 @@
+"""Do a shared trunk and a widened network do what they should? Tried out on a copy with random values, in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adjcompress.adjoined.network import AdjoinedNetwork, RandomMask
+from adjcompress.adjoined.widen import widen_
+from adjcompress.errors import AdjCompressError
+from adjcompress.widths.check import randomised
+from adjcompress.widths.plan import WidthPlan
+
+_TOLERANCE = 1e-6  # of the largest logit; double precision leaves about 1e-13
+
+
+def check_trunk(
+    full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str], example: Tensor, mask: RandomMask | None = None
+) -> None:
+    """Raise an AdjCompressError where small networks do not go on from `trunk` as they would by themselves, or cannot learn.
+
+    `example` is a batch (N, C, H, W), of which the shape counts.
+    """
+    network, images = _copy(full, plans, trunk, example, mask)
+    try:
+        outputs = network.train()(images)
+        torch.stack([logits.square().sum() for logits in (outputs.full, *outputs.smalls.values())]).sum().backward()
+        fits = True
+    except RuntimeError:  # a layer changed in place what the trunk computed, and another's gradient needs it
+        fits = False
+    with torch.no_grad():
+        smalls = network.eval()(images).smalls
+        fits = fits and all(_equal(logits, network.extract(name)(images)) for name, logits in smalls.items())
+    if not fits:
+        raise AdjCompressError(
+            f"--trunk shared does not fit {type(full).__name__}: its layers change in place what the trunk computed. "
+            "Leave --trunk out."
+        )
+
+
+def check_widening(
+    full: nn.Module,
+    plans: Mapping[str, WidthPlan],
+    trunk: Sequence[str],
+    example: Tensor,
+    widen: str,
+    mask: RandomMask | None = None,
+) -> None:
+    """Raise an AdjCompressError where a widened full network would compute something else than the widest small one."""
+    network, images = _copy(full, plans, trunk, example, mask)
+    name = network.by_size()[-1]
+    widen_(network, name, images, copies=widen == "copies")
+    with torch.no_grad():
+        outputs = network.eval()(images)
+    if not _equal(outputs.full, outputs.smalls[name]):
+        raise AdjCompressError(
+            f"--widen {widen} does not fit here: the full {type(full).__name__} would compute something else than its small "
+            "network, as it does with layer norms, with --beta, and where layers pick channels. Leave --widen out."
+        )
+
+
+def _copy(
+    full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str], example: Tensor, mask: RandomMask | None
+) -> tuple[AdjoinedNetwork, Tensor]:
+    """An adjoined network of random values, and random images of the example's shape."""
+    network = AdjoinedNetwork(randomised(full), plans, mask, trunk).double()
+    images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    return network, images.to(next(network.parameters()).device)
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).abs().max() <= _TOLERANCE * first.abs().max())

@@ -1,0 +1,60 @@
+"""Which entries of the full network's weights does no small network read, and how is their weight decay taken back?
+
+While the small networks learn alone, these entries have a gradient of zero, and decay: after four fifths of a training they
+were 0.03 of what they were. All of a tensor shrink by one factor, which is known from how large they were at the start.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adjcompress.adjoined.network import AdjoinedNetwork
+from adjcompress.widths.plan import Range
+
+
+def unread_scales(network: AdjoinedNetwork) -> Tensor:
+    """Of every tensor in `unread_entries`, in their order, the root mean square of its unread entries, double (tensors,)."""
+    tensors = dict(network.full.named_parameters())
+    scales = [_scale(tensors[name], entries) for name, entries in unread_entries(network).items()]
+    return torch.tensor(scales, dtype=torch.double)
+
+
+def restore_unread_(network: AdjoinedNetwork, scales: Tensor) -> None:
+    """Give the unread entries back the size that they had when `unread_scales` was asked."""
+    tensors = dict(network.full.named_parameters())
+    with torch.no_grad():
+        for (name, entries), scale in zip(unread_entries(network).items(), scales.tolist(), strict=True):
+            now = _scale(tensors[name], entries)
+            if now > 0:
+                tensors[name].mul_(torch.where(entries.to(tensors[name].device), scale / now, 1.0))
+
+
+def unread_entries(network: AdjoinedNetwork) -> dict[str, Tensor]:
+    """The parameters that small networks read in part, by name: where no small network reads them, bool."""
+    found = {}
+    cut = {name for plan in network.plans.values() for name in plan.cuts}
+    for name, parameter in network.full.named_parameters():
+        readers = [small for small in network.smalls if name in dict(network.shared(small))]
+        if name not in cut or not readers:
+            continue
+        unread = torch.ones(parameter.shape, dtype=torch.bool)
+        for small in readers:
+            _mark_(unread, list(network.plans[small].cuts.get(name, {}).items()))
+        if bool(unread.any()):
+            found[name] = unread
+    return found
+
+
+def _mark_(unread: Tensor, kept: list[tuple[int, tuple[Range, ...]]]) -> None:
+    """Mark as read what lies in the kept ranges of all dimensions."""
+    if not kept:
+        unread.fill_(False)
+        return
+    (dim, ranges), *rest = kept
+    for start, stop in ranges:
+        _mark_(unread.narrow(dim, start, stop - start), rest)
+
+
+def _scale(tensor: Tensor, entries: Tensor) -> float:
+    return float(tensor.detach().double().cpu()[entries].square().mean().sqrt())
