@@ -1,6 +1,7 @@
 """Claim: which way of training gives the best small network, and the best full one, at equal epochs and at equal cost.
 
-Every way has the same network, data, recipe and evaluation, so that they differ in what their row says alone. Protocols:
+Every way has the same network, data, recipe and evaluation, so that they differ in what their row says alone. Cost is counted
+in multiply-adds of training; where a row has the adjoined run's, its epochs are as many as that buys. Protocols:
 
     cpu       ResNet-18, 7x7 stem, on 20,000 images of CIFAR-100 less the tenth that is held out; 40 epochs of SGD; alpha 8
     gpu       ResNet-50 on all of CIFAR-100 by the papers' recipe, 150 epochs; alphas 4, 8 and 16; compiled
@@ -38,6 +39,7 @@ from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions
 from adjcompress.training import Recipe, TrainOptions, evaluate, recipe
 
 TEACHER = "standard"
+FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,20 @@ class Protocol:
     model: str
     recipe: Recipe
     alphas: tuple[float, ...]
+    classes: int = 100
     compile: bool = False
     weighted: bool = False
+
+    @property
+    def alpha(self) -> float:
+        """That of the ways that go beyond the papers."""
+        return self.alphas[len(self.alphas) // 2]
 
 
 PROTOCOLS = {
     "cpu": Protocol("resnet18", recipe("cifar"), (8.0,)),
     "gpu": Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True),
-    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), weighted=True),
+    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), classes=10, weighted=True),
 }
 
 
@@ -70,27 +78,57 @@ class Way:
     importance: str | None = None
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Multiply-adds of the full network, of the small one, and of the layers before the first slim one, which both have."""
+
+    full: int
+    small: int
+    trunk: int
+
+    @classmethod
+    def of(cls, protocol: Protocol, alpha: float) -> Sizes:
+        network, example = ac.create_model(protocol.model, protocol.classes), torch.zeros(2, 3, 32, 32)
+        plan = ac.plan_widths(network, example, alpha)
+        whole = ac.count(network, example)
+        parts = tuple(f"{part}." for part in ac.trunk_of(network, [plan], example))
+        trunk = sum(layer.macs for layer in whole.per_layer if f"{layer.name}.".startswith(parts))
+        return cls(whole.macs, ac.count(ac.slice_model(network, plan), example).macs, trunk)
+
+    def longer(self, each: float) -> float:
+        """For how many times the epochs a way may train whose images cost `each`, for what the papers' way costs."""
+        return (self.full + self.small) / each
+
+    @property
+    def first(self) -> float:
+        """What an image costs where the small network learns first, with a shared trunk."""
+        return FIRST * self.small + (1 - FIRST) * (self.full + self.small - self.trunk)
+
+
 def ways(protocol: Protocol) -> dict[str, Way]:
     """The ways by name, in the order of what each decides."""
-    alpha = protocol.alphas[-1] if len(protocol.alphas) == 1 else protocol.alphas[1]
-    one, papers = MethodOptions(alphas=(alpha,)), {}
+    alpha = protocol.alpha
+    sizes, one, papers = Sizes.of(protocol, alpha), MethodOptions(alphas=(alpha,)), {}
     for each in protocol.alphas:
         papers[f"adjoined{each:g}"] = Way(
             f"adjoined, alpha {each:g}: the papers' way", "adjoined", MethodOptions(alphas=(each,))
         )
+    own = replace(one, small_labels=0.5, detach=True)
     found = {
         TEACHER: Way("full network alone", "standard", MethodOptions()),
+        "standard-longer": Way(
+            "full network alone, at the adjoined run's cost", "standard", MethodOptions(), sizes.longer(sizes.full)
+        ),
         **papers,
         "small": Way("small network alone, equal epochs", "standard", one),
-        "small-longer": Way(
-            "small network alone, 4 times the epochs: about the adjoined run's multiply-adds", "standard", one, 4.0
-        ),
+        "small-longer": Way("small network alone, at the adjoined run's cost", "standard", one, sizes.longer(sizes.small)),
         "distill": Way("small network taught by the full one that was trained alone", "distill", one),
         "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
-        **{f"first-{widen}": _first(one, widen) for widen in ("fresh", "copies", "zeros")},
+        **{f"first-{widen}": _first(own, widen, sizes) for widen in ("copies", "fresh", "zeros")},
         "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
         "labels": Way("adjoined, half of the small network's loss from labels", "adjoined", replace(one, small_labels=0.5)),
         "detached": Way("adjoined, targets detached", "adjoined", replace(one, detach=True)),
+        "labels-detached": Way("adjoined, half from labels, targets detached", "adjoined", own),
         **{
             name: Way(f"adjoined, {name} schedule", "adjoined", replace(one, schedule=name))
             for name in ("linear", "cosine", "exponential")
@@ -98,7 +136,12 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         "smoothing": Way("adjoined, labels smoothed by 0.1", "adjoined", one, recipe={"label_smoothing": 0.1}),
         "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
         "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=(4.0, 8.0, 16.0))),
-        "growing": _growing(),
+        "growing": Way(
+            "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared",
+            "adjoined",
+            replace(own, alphas=(4.0, 8.0, 16.0), small_first=FIRST, trunk="shared", growing=True),
+            sizes.longer(sizes.first),
+        ),
     }
     if protocol.weighted:
         chosen = {
@@ -110,20 +153,14 @@ def ways(protocol: Protocol) -> dict[str, Way]:
     return found
 
 
-def _first(one: MethodOptions, widen: str) -> Way:
-    """The small network first, in four fifths of 2.5 times the epochs: about the seconds of the standard training."""
-    begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}[
-        widen
-    ]
-    options = replace(one, small_first=0.8, small_labels=0.5, detach=True, trunk="shared", widen=widen)
-    return Way(f"small network first, trunk shared; the full one begins {begins}", "adjoined", options, 2.5)
-
-
-def _growing() -> Way:
-    options = MethodOptions(
-        alphas=(4.0, 8.0, 16.0), small_first=0.8, small_labels=0.5, detach=True, trunk="shared", growing=True
+def _first(own: MethodOptions, widen: str, sizes: Sizes) -> Way:
+    """The small network first, at the adjoined run's cost."""
+    begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}
+    words = (
+        f"small network first ({FIRST:g} of the training), the full one then begins {begins[widen]}; half from labels, "
+        "targets detached; trunk shared; at the adjoined run's cost"
     )
-    return Way("small networks first, alphas 16, 8 and 4 joining in turn, trunk shared", "adjoined", options, 2.5)
+    return Way(words, "adjoined", replace(own, small_first=FIRST, trunk="shared", widen=widen), sizes.longer(sizes.first))
 
 
 def data_of(arguments: argparse.Namespace) -> DataSpec:
@@ -149,19 +186,25 @@ class Job:
         for name in names[part::parts]:
             trained(self.folder / f"{name}-seed{arguments.seed}", lambda name=name: self.asked(name), deadline, hardware)
 
+    def recipe(self, name: str) -> Recipe:
+        """By which the way `name` is trained."""
+        way, base = self.ways[name], self.protocol.recipe
+        return base.changed(epochs=round((self.arguments.epochs or base.epochs) * way.longer), **way.recipe)
+
     def asked(self, name: str) -> TrainOptions:
         """What the way `name` asks of a training."""
-        arguments, way, base = self.arguments, self.ways[name], self.protocol.recipe
-        epochs = round((arguments.epochs or base.epochs) * way.longer)
+        arguments, way = self.arguments, self.ways[name]
         teacher = None
         if way.method == "distill":
             teacher = arguments.weights if self.protocol.weighted else self.folder / f"{TEACHER}-seed{arguments.seed}"
+            if not self.protocol.weighted and not (teacher / "results.json").is_file():
+                raise SystemExit(f"{name} is taught by {teacher}, which is not finished: train that first, --only {TEACHER}.")
         return TrainOptions(
             model=self.protocol.model,
             data=data_of(arguments),
             method=way.method,
             method_options=way.options,
-            recipe=base.changed(epochs=epochs, **way.recipe),
+            recipe=self.recipe(name),
             seed=arguments.seed,
             weights=arguments.weights if self.protocol.weighted else None,
             importance=way.importance,
@@ -179,6 +222,8 @@ def measure(job: Job) -> None:
         if name not in job.ways:
             continue
         run = ac.open_run(folder)
+        if Recipe(**run.config["recipe"]) != job.recipe(name):
+            raise SystemExit(f"{folder} was trained by another recipe: give its --epochs, or another --folder.")
         method, results = run.method(), run.results()
         counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
         for label, network in method.deployables().items():
@@ -205,6 +250,7 @@ def measure(job: Job) -> None:
     figures = {
         "protocol": job.arguments.protocol,
         "model": job.protocol.model,
+        "small": f"alpha{job.protocol.alpha:g}",
         "images": len(data.train),
         "recipe": job.protocol.recipe.changed(epochs=job.arguments.epochs).to_json(),
         "protocols_epochs": job.protocol.recipe.epochs,
@@ -355,16 +401,13 @@ def plot(figures: dict[str, Any], path: Path) -> None:
             continue
         number, curve = names.index(row["way"]), row["curve"]
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
-        seconds = [point["seconds"] for point in curve]
-        smalls = [label for label in row["test"] if label != "full"]
-        if "full" in row["test"]:
-            axes[0].plot(seconds, [100 * point["accuracy"]["full"] for point in curve], **style)
-        if smalls:
-            axes[1].plot(seconds, [100 * point["accuracy"][smalls[-1]] for point in curve], **style)
-        label = "full" if "full" in row["test"] else smalls[-1]
-        axes[2].plot(
-            [number / len(curve) for number in range(1, len(curve) + 1)], [point["loss"][label] for point in curve], **style
-        )
+        seconds, small = [point["seconds"] for point in curve], figures["small"]
+        for axis, label in ((axes[0], "full"), (axes[1], small)):
+            if label in row["test"]:
+                axis.plot(seconds, [100 * point["accuracy"][label] for point in curve], **style)
+        label = "full" if "full" in row["test"] else small
+        part = [number / len(curve) for number in range(1, len(curve) + 1)]
+        axes[2].plot(part, [point["loss"][label] for point in curve], **style)
     for axis, title in zip(
         axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
     ):
