@@ -124,7 +124,7 @@ def accuracies(figures: dict[str, Any], protocol: str, way: str, small: str) -> 
         ("the small network is at most 1.4 points below the full one alone", "P1", small, "standard", "full"),
         ("the small network beats one taught by the full one", "P1, all cases but one", small, "distill", small),
     ):
-        seeds = sorted(by_seed.get(way, {}).keys() & by_seed.get(other, {}).keys())
+        seeds = sorted(by_seed.get(way, {}).keys() & {seed for seed, test in by_seed.get(other, {}).items() if others in test})
         if not seeds:
             continue
         ours, theirs = ([by_seed[name][seed][key] for seed in seeds] for name, key in ((way, label), (other, others)))

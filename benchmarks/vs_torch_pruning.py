@@ -13,8 +13,8 @@ multiply-adds of training in all, from the same trained weights, by the same loo
     python benchmarks/vs_torch_pruning.py measure --data cifar10-30k.npz --model cifar_resnet56 --weights resnet56.th
 
 Trainings are kept in --folder and resumed; `measure` times all on one thread side by side and writes
-results/vs_torch_pruning_<model>.json, .svg and vs_torch_pruning.md. Layers whose channels a CIFAR ResNet's shortcut picks keep
-their width under Torch-Pruning, which knows no such layer.
+results/vs_torch_pruning_<model>_<equal>.json and vs_torch_pruning.md. With a shared trunk ours costs less, which its row shows.
+Layers whose channels a CIFAR ResNet's shortcut picks keep their width under Torch-Pruning, which knows no such layer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import torch_pruning
+from accuracy import training_macs
 from record import RESULTS, record
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -38,13 +39,14 @@ from training import Lines
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
 from adjcompress.files import write_text
-from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod
+from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, alpha_name
 from adjcompress.models import ModelSpec, load_weights_
 from adjcompress.training import recipe
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import channel_groups, order_channels_
 from adjcompress.widths.channels import is_selection
 
+OURS = {"adjoined": "own", "trunk": "shared"}
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
@@ -79,6 +81,8 @@ class Job:
         self.full_macs = ac.count(self.spec.build(), self.example).macs
         self.ours = ac.slice_model(self.model(), self.plan())
         self.small_macs = ac.count(self.ours, self.example).macs
+        self.small = alpha_name(arguments.alpha)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def model(self) -> nn.Module:
         """The trained network."""
@@ -116,17 +120,26 @@ class Job:
             found = newest_checkpoint(self.folder / f"{kind}-sparse-seed{self.arguments.seed}")
             assert found is not None
             network.load_state_dict(found.checkpoint.weights)
-        return StandardMethod(self.cut_to_size(network, PRUNED[kind]))
+        cut = copy.deepcopy(network)
+        pruner(cut, self.example, PRUNED[kind], self.ratio(kind, network)).step()
+        return StandardMethod(cut)
 
-    def cut_to_size(self, network: nn.Module, everywhere: bool) -> nn.Module:
-        """The largest network that Torch-Pruning cuts out of `network` within our small one's multiply-adds or milliseconds."""
+    def ratio(self, kind: str, network: nn.Module) -> float:
+        """At which ratio Torch-Pruning cuts, found once: milliseconds would say another one tomorrow."""
+        path = self.folder / f"{kind}-seed{self.arguments.seed}-ratio.json"
+        if not path.is_file():
+            write_text(path, json.dumps(self.found_ratio(network, PRUNED[kind])))
+        return float(json.loads(path.read_text()))
+
+    def found_ratio(self, network: nn.Module, everywhere: bool) -> float:
+        """The least ratio at which what is left of `network` is within our small one's multiply-adds or milliseconds."""
         low, high, best = 0.0, 1.0, None
         for _ in range(_HALVINGS if self.arguments.equal == "macs" else _HALVINGS // 2):
             ratio = (low + high) / 2
             candidate = copy.deepcopy(network)
             pruner(candidate, self.example, everywhere, ratio).step()
             if self.fits(candidate):
-                best, high = candidate, ratio
+                best = high = ratio
             else:
                 low = ratio
         if best is None:
@@ -140,14 +153,13 @@ class Job:
 
     def milliseconds(self, networks: dict[str, nn.Module], duration: float, part: str) -> float:
         """The time of `part` over ours, side by side."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         times = timed(networks, self.folder, self.data.preprocessing.example(7), duration)
         return times[part] / times["ours"]
 
     def train_all(self) -> None:
         epochs, alone = self.arguments.epochs, self.epochs_alone()
-        self.fitted("adjoined", self.adjoined("own"), epochs, named=True)
-        self.fitted("trunk", self.adjoined("shared"), epochs, named=True)
+        for name, trunk in OURS.items():
+            self.fitted(name, self.adjoined(trunk), epochs, named=True)
         for kind in PRUNED:
             if kind == "magnitude":
                 self.fitted(kind, self.pruned(kind), alone, named=False)
@@ -205,16 +217,16 @@ def timed(networks: dict[str, nn.Module], folder: Path, example: torch.Tensor, d
 def measure(job: Job) -> None:
     """Gather what was trained, time all of it, and write what was found."""
     networks: dict[str, nn.Module] = {"full": job.model(), "ours": job.ours}
-    rows = [row_of(job, "full", None, networks["full"], None)]
+    rows = [row_of(job, "full", None, networks["full"], "full")]
     builders: dict[str, Callable[[], nn.Module]] = {kind: lambda kind=kind: job.pruned(kind).network for kind in PRUNED}
-    for name in ("adjoined", "trunk", *PRUNED):
+    for name in (*OURS, *PRUNED):
         folder = job.folder / f"{name}-seed{job.arguments.seed}"
         if not (folder / "results.json").is_file():
             continue
         run = ac.open_run(folder)
         if name in builders:
             networks[name] = builders[name]()
-        rows.append(row_of(job, name, run, networks.get(name, job.ours), f"alpha{job.arguments.alpha:g}"))
+        rows.append(row_of(job, name, run, networks.get(name, job.ours), job.small if name in OURS else "full"))
     times = timed(networks, job.folder, job.data.preprocessing.example(7), job.arguments.duration)
     for row in rows:
         row["p50_ms"] = times.get(row["way"], times["ours"])
@@ -232,25 +244,22 @@ def measure(job: Job) -> None:
     write_page()
 
 
-def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: str | None) -> dict[str, Any]:
+def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: str) -> dict[str, Any]:
     counts = ac.count(network, job.example)
     row: dict[str, Any] = {"way": way, "parameters": counts.parameters, "macs": counts.macs}
     if run is None:
         return row | {"accuracy": tested(network, job.data), "full_accuracy": None, "training_macs": 0, "seconds": 0}
     results = run.results() or {}
     test, seen = results["test"], 3 * len(job.data.train)
-    epochs = results["epochs"]
-    spent = seen * epochs * counts.macs
-    if way in ("adjoined", "trunk"):
-        spent += seen * epochs * job.full_macs
+    spent = seen * results["epochs"] * counts.macs if way in PRUNED else training_macs(run.method(), run, job.data)
     seconds = results["seconds"]
     before = job.folder / f"{way}-sparse-seed{job.arguments.seed}"
     if before.is_dir():
         earlier = ac.open_run(before).results() or {}
         spent, seconds = spent + seen * earlier["epochs"] * job.full_macs, seconds + earlier["seconds"]
     return row | {
-        "accuracy": test[small if small in test else "full"]["accuracy"],
-        "full_accuracy": test["full"]["accuracy"] if small in test else None,
+        "accuracy": test[small]["accuracy"],
+        "full_accuracy": test["full"]["accuracy"] if way in OURS else None,
         "training_macs": spent,
         "seconds": seconds,
     }
