@@ -19,7 +19,7 @@ def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = 
     (Net2WiderNet, arXiv:1511.05641, divides the weights from a copied channel among its copies; here one of them is shared
     with the small network and must keep its own.) `example` is a batch (N, C, H, W).
     """
-    full, plan = network.full, network.plans[name]
+    full, plan, modules = network.full, network.plans[name], dict(network.full.named_modules())
     tensors = {**dict(full.named_parameters()), **dict(full.named_buffers())}
     example = example.to(next(full.parameters()).dtype)  # mixed precision halves images, not weights
     kept, groups = {group.name: group.kept for group in plan.groups}, channel_groups(full, example)
@@ -29,14 +29,12 @@ def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = 
             if kept[group.name] == group.channels:
                 continue
             for tensor, dim, axis in carriers(full, group):
-                places: dict[int, list[int]] = {}
-                for index, channel in zip(axis.index, axis.channel, strict=True):
-                    places.setdefault(channel, []).append(index)
+                places, layer = axis.places, modules.get(axis.layer)
                 lacking = [channel for channel in places if channel >= kept[group.name]]
                 gone = torch.tensor([index for channel in lacking for index in places[channel]], device=tensors[tensor].device)
-                if _reads(full, axis.layer, axis.side):
+                if axis.side == "in" and isinstance(layer, (*Convolution, nn.Linear)) and not is_depthwise(layer):
                     tensors[tensor].index_fill_(dim, gone, 0)
-                elif copies and not _is_fixed(full, axis.layer):
+                elif copies and not (layer is not None and is_selection(layer)):
                     having = [index for channel in lacking for index in places[channel % kept[group.name]]]
                     source = tensors[tensor].index_select(dim, torch.tensor(having, device=gone.device))
                     tensors[tensor].index_copy_(dim, gone, source)
@@ -60,14 +58,3 @@ def _take_over_normalisation_(network: AdjoinedNetwork, name: str, tensors: dict
             for start, stop in ranges:
                 tensors[tensor][start:stop].copy_(own[tensor][begin : begin + stop - start])
                 begin += stop - start
-
-
-def _reads(full: nn.Module, layer: str, side: str) -> bool:
-    """Whether this side of a layer holds weights from channels to others."""
-    module = dict(full.named_modules()).get(layer)
-    return side == "in" and isinstance(module, (*Convolution, nn.Linear)) and not is_depthwise(module)
-
-
-def _is_fixed(full: nn.Module, layer: str) -> bool:
-    module = dict(full.named_modules()).get(layer)
-    return module is not None and is_selection(module)

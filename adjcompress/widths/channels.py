@@ -37,6 +37,14 @@ class Axis:
     index: tuple[int, ...]
     channel: tuple[int, ...]
 
+    @property
+    def places(self) -> dict[int, list[int]]:
+        """The positions of every channel; after a flattening several."""
+        found: dict[int, list[int]] = {}
+        for index, channel in zip(self.index, self.channel, strict=True):
+            found.setdefault(channel, []).append(index)
+        return found
+
 
 @dataclass(frozen=True)
 class ChannelGroup:

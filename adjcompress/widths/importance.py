@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.widths.channels import BatchNorm, ChannelGroup, Convolution, channel_groups, is_selection
+from adjcompress.widths.channels import Axis, BatchNorm, ChannelGroup, Convolution, channel_groups, is_selection
 from adjcompress.widths.planning import carriers
 
 
@@ -44,12 +44,13 @@ def order_channels_(network: nn.Module, example: Tensor, importance: str = "magn
 
 def magnitude(network: nn.Module, group: ChannelGroup) -> Tensor | None:
     """The mean over the tensors that carry a group of the sum of squares of each channel's entries, (channels,)."""
-    tensors, found = dict(network.named_parameters()), []
+    tensors, modules, found = dict(network.named_parameters()), dict(network.named_modules()), []
     for name, dim, axis in carriers(network, group):
-        if name in tensors and _counts(network, axis.layer, name):
-            entries = tensors[name].detach().double().movedim(dim, 0).flatten(1) if tensors[name].ndim > 1 else None
-            squares = tensors[name].detach().double().square() if entries is None else entries.square().sum(1)
-            found.append(_by_channel(group, axis.index, axis.channel, squares))
+        layer = modules.get(axis.layer)
+        if name.endswith(".weight") and isinstance(layer, (*Convolution, nn.Linear, *BatchNorm)) and name in tensors:
+            entries = tensors[name].detach().double().movedim(dim, 0)
+            squares = entries.square().reshape(len(entries), -1).sum(1)
+            found.append(_by_channel(group, axis, squares))
     return torch.stack(found).mean(0) if found else None
 
 
@@ -59,7 +60,7 @@ def batch_norm_scale(network: nn.Module, group: ChannelGroup) -> Tensor | None:
     for axis in group.axes:
         module = modules.get(axis.layer)
         if isinstance(module, BatchNorm) and module.affine:
-            found.append(_by_channel(group, axis.index, axis.channel, module.weight.detach().double().abs()))
+            found.append(_by_channel(group, axis, module.weight.detach().double().abs()))
     return torch.stack(found).sum(0) if found else None
 
 
@@ -69,16 +70,10 @@ IMPORTANCES: dict[str, Callable[[nn.Module, ChannelGroup], Tensor | None]] = {
 }
 
 
-def _counts(network: nn.Module, layer: str, tensor: str) -> bool:
-    """Weights of convolutions, linear layers and batch norms count; biases do not."""
-    module = dict(network.named_modules()).get(layer)
-    return tensor.endswith(".weight") and isinstance(module, (*Convolution, nn.Linear, *BatchNorm))
-
-
-def _by_channel(group: ChannelGroup, index: tuple[int, ...], channel: tuple[int, ...], values: Tensor) -> Tensor:
+def _by_channel(group: ChannelGroup, axis: Axis, values: Tensor) -> Tensor:
     """Values by position of a layer's side, summed into the group's channels."""
-    total = values.new_zeros(group.channels)
-    return total.index_add_(0, torch.tensor(channel, device=values.device), values[torch.tensor(index, device=values.device)])
+    index, channel = (torch.tensor(numbers, device=values.device) for numbers in (axis.index, axis.channel))
+    return values.new_zeros(group.channels).index_add_(0, channel, values[index])
 
 
 def _order(scores: Tensor, quantum: int) -> Tensor:
@@ -92,9 +87,7 @@ def _reorder_(network: nn.Module, group: ChannelGroup, order: Tensor) -> None:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     wanted = order.tolist()
     for name, dim, axis in carriers(network, group):
-        places: dict[int, list[int]] = {}
-        for index, channel in zip(axis.index, axis.channel, strict=True):
-            places.setdefault(channel, []).append(index)
+        places = axis.places
         source = torch.arange(tensors[name].shape[dim])
         for channel, taken in enumerate(wanted):
             for into, out_of in zip(places.get(channel, []), places.get(taken, []), strict=True):
