@@ -297,7 +297,8 @@ def curve_point(epoch: dict[str, Any]) -> dict[str, Any]:
 def training_macs(method: Any, run: ac.Run, data: ac.ImageData) -> float:
     """Multiply-adds of a whole training: three times a forward pass's for each image and network that learns.
 
-    A teacher's forward passes count, its own training does not.
+    A teacher's forward passes count, its own training does not. A shared trunk counts once, though compiled its backward pass
+    runs for every network.
     """
     example, results = data.preprocessing.example(2), run.results() or {}
     counts = {label: ac.count(network, example) for label, network in method.deployables().items()}

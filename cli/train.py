@@ -144,7 +144,7 @@ _SECTIONS = {
     type=float,
     default=0.0,
     show_default=True,
-    help="adjoined: part of the training in which the small networks learn alone, from labels.",
+    help="adjoined: part of the training in which the small networks learn alone, from labels; one process.",
 )
 @click.option(
     "--small-labels",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TinyNet, randomise_
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.overrides import TorchFunctionMode
 
 import adjcompress as ac
@@ -92,6 +96,32 @@ def test_a_shared_trunk_has_one_set_of_statistics_and_gets_the_gradients_of_both
     extracted = network.extract("alpha2")
     assert torch.equal(extracted.bn1.running_mean, network.full.bn1.running_mean)
     assert "bn1.num_batches_tracked" in extracted.state_dict()
+
+
+def test_a_compiled_trunk_is_computed_once_and_measured_once(images: Tensor) -> None:
+    def compiled(trunk: bool) -> tuple[int, nn.Module]:
+        torch._dynamo.reset()
+        first = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.BatchNorm2d(8))
+        last = nn.Sequential(nn.Conv2d(8, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+        full = nn.Sequential(OrderedDict(first=first, last=last))
+        plans, found = {"small": ac.plan_widths(full, IMAGE, 2, slim=["last"])}, []
+        network = ac.adjoin(full, plans, trunk=ac.trunk_of(full, plans.values(), IMAGE) if trunk else ()).train()
+
+        def forward(graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+            found.append(sum("convolution" in str(node.target) for node in graph.graph.nodes))
+            return make_boxed_func(graph.forward)
+
+        partition = min_cut_rematerialization_partition
+        backend = aot_autograd(fw_compiler=forward, bw_compiler=lambda graph, _: graph, partition_fn=partition)
+        eager, outputs = copy.deepcopy(network), torch.compile(network, backend=backend)(images)
+        torch.testing.assert_close(outputs.smalls, eager(images).smalls)
+        torch.testing.assert_close(network.state_dict(), eager.state_dict())
+        return found[0], network
+
+    assert compiled(trunk=False)[0] == 5  # of three layers each, the very first is the same
+    convolutions, network = compiled(trunk=True)
+    assert network.trunk == ("first",) and convolutions == 4
+    assert int(network.full.first[1].num_batches_tracked) == 1
 
 
 def test_own_trunks_are_as_they_were(images: Tensor) -> None:

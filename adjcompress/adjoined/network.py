@@ -110,7 +110,8 @@ class AdjoinedNetwork(nn.Module):
     def _compiled_outputs(self, images: Tensor, dressed: Dressed) -> Outputs:
         """The same for the compiler, which joins slices and finds common work by itself.
 
-        In a shared trunk that is what begins with equal statistics: every network has a copy, and the full one's is kept.
+        In a shared trunk that is what begins with equal statistics: every network has a copy, and the full one's is kept. So
+        the forward pass of a trunk is computed once, its backward pass, which begins with other gradients, for every network.
         """
         smalls = {
             name: functional_call(small, {**dressed(name, self._cut(name)), **self._copied_statistics()}, (images,))
