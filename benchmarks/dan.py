@@ -203,17 +203,52 @@ def papers(job: Job) -> None:
 
 
 def write_page() -> None:
-    """results/dan.md, from dan.json and, where that was measured, dan_together.json."""
-    figures = json.loads((RESULTS / "dan.json").read_text())["figures"]
-    beside = RESULTS / "dan_together.json"
-    together = json.loads(beside.read_text())["figures"] if beside.is_file() else None
-    write_text(RESULTS / "dan.md", page(figures, together))
+    """results/dan.md, from dan.json and, where those were measured, dan_protocol.json and dan_together.json."""
+
+    def figures(name: str) -> dict[str, Any] | None:
+        path = RESULTS / f"{name}.json"
+        return json.loads(path.read_text())["figures"] if path.is_file() else None
+
+    alone, together, protocol = figures("dan"), figures("dan_together"), figures("dan_protocol")
+    assert alone is not None
+    lines = ["# Searched, uniform and random widths", ""]
+    if protocol is not None:
+        lines += ["## At the full length of training", "", *protocol_lines(protocol), ""]
+    lines += ["## Runs of their own", "", *lines_alone(alone)]
+    if together is not None:
+        lines += ["", "## Inside one full network, two seeds", "", *together_lines(together)]
+    write_text(RESULTS / "dan.md", "\n".join(lines) + "\n")
 
 
-def page(figures: dict[str, Any], together: dict[str, Any] | None) -> str:
+def protocol_lines(figures: dict[str, Any]) -> list[str]:
+    """Both levels of the comparison at the protocol's 40 epochs: see dan_protocol.py."""
+    rows = figures["rows"]
     lines = [
-        "# Searched, uniform and random widths",
+        f"One full network for each level, with all its small ones in it: {figures['images']:,} training images, "
+        f"{figures['recipe']['epochs']} epochs, seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX "
+        "Runtime, batch 1, side by side. Stages: the default layers, at the multiply-adds and the predicted latency of uniform "
+        "alpha 2; every-layer: of uniform alpha 4. Searched: under the budget of MACs or of latency, widths as dan.json and "
+        "dan_together.json have them (of three searches under the MACs of uniform alpha 2 the first in dan_together). Random: "
+        "of the uniform network's MACs and predicted latency. Rendered from dan_protocol.json.",
         "",
+        "| level | widths | MACs | parameters | one thread | top-1 | points over uniform |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        uniform = next(other for other in rows if other["level"] == row["level"] and other["widths"] == "uniform")
+        over = 100 * (row["accuracy"] - uniform["accuracy"])
+        lines.append(
+            f"| {row['level']} | {row['widths']} | {row['macs'] / 1e6:.2f} M | {row['parameters'] / 1e6:.3f} M | "
+            f"{row['p50_ms']:.3f} ms | {100 * row['accuracy']:.2f} % | {'' if row is uniform else f'{over:+.2f}'} |"
+        )
+    lines += ["", "Channels that are kept, of the groups that are cut:", ""]
+    for row in (row for row in rows if row["kept"]):
+        lines.append(f"- {row['level']}, {row['widths']}: " + ", ".join(f"{name} {kept}" for name, kept in row["kept"].items()))
+    return [*lines, "", "![accuracy over MACs and latency](dan_protocol.svg)"]
+
+
+def lines_alone(figures: dict[str, Any]) -> list[str]:
+    lines = [
         f"{figures['model']}, CIFAR-100, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, "
         f"seed {figures['seed']}; trained several at a time on two cores, so that seconds of training compare roughly; "
         "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json.",
@@ -235,10 +270,7 @@ def page(figures: dict[str, Any], together: dict[str, Any] | None) -> str:
     for row in (row for row in figures["rows"] if "searched" in row):
         found = ", ".join(f"{name} {kept}" for name, kept in row["widths"].items())
         lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}): {found}")
-    lines += ["", "![accuracy over MACs and latency](dan.svg)"]
-    if together is not None:
-        lines += ["", "## Inside one full network", "", *together_lines(together)]
-    return "\n".join(lines) + "\n"
+    return [*lines, "", "![accuracy over MACs and latency](dan.svg)"]
 
 
 def together_lines(figures: dict[str, Any]) -> list[str]:

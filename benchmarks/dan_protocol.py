@@ -1,10 +1,12 @@
-"""Claim: at the full length of training, searched widths beat uniform and random ones of the same MACs and the same latency.
+"""Claim: what searched widths are worth at the full length of training, beside uniform and random ones of their cost.
 
 Two levels, each one full network with all its small ones in it, which takes out the noise between runs (dan_together.py):
 `stages`, the default layers at the MACs and the latency of uniform alpha 2, and `every-layer` at those of uniform alpha 4. The
-searched widths are those that dan.py and dan_together.py found and kept in their results. A random plan has random scores,
-decided under the uniform network's MACs as a search's are; the first three are taken that the latency table gives the uniform
-network's latency as well, within 3 %. Protocol: 20,000 images of CIFAR-100 less the tenth that is held out, 40 epochs.
+searched widths are those that dan.py and dan_together.py found and kept in their results, one search for each budget: under
+MACs the first of dan_together.py (it has a second, and dan.py one of its own, which are not here), under latency and on every
+layer dan.py's only one. A random plan has random scores, decided under the uniform network's MACs as a search's are; the first
+three are taken that the latency table gives the uniform network's latency as well, within 3 %. What each costs when it is
+measured stands beside its accuracy. Protocol: 20,000 images of CIFAR-100 less the tenth that is held out, 40 epochs.
 
     python benchmarks/dan_protocol.py train --data cifar100-20k.npz --level stages       # and --level every-layer
     python benchmarks/dan_protocol.py measure --data cifar100-20k.npz

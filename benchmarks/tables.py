@@ -65,6 +65,7 @@ def rows() -> list[tuple[str, str, str]]:
     for case, figure in step["figures"].items():
         text = (
             f"{figure['adjoined_over_standard']:.2f} standard steps (bound {figure['bound']:.2f}), "
+            f"with --trunk shared {figure['trunk_over_standard']:.2f}; "
             f"the papers' way {figure['papers_over_adjoined']:.2f} times slower, memory x{figure['memory_ratio']:.2f}"
         )
         add(step, f"Adjoined step, {case}", text)
@@ -81,6 +82,7 @@ def rows() -> list[tuple[str, str, str]]:
     searched(add)
     substituted(add)
     speed_of_supernets(add)
+    trained(add)
 
     weights = read("cifar_weights")
     known = weights["figures"]["test_accuracy_percent"]
@@ -156,6 +158,22 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
         text,
     )
 
+    protocol = read("dan_protocol")
+    figures = protocol["figures"]
+    for level in figures["seconds"]:
+        own = [row for row in figures["rows"] if row["level"] == level and row["widths"] != "full"]
+        text = ", ".join(
+            f"{row['widths']} {100 * row['accuracy']:.2f} % at {row['macs'] / 1e6:.1f} M MACs and {row['p50_ms']:.2f} ms"
+            for row in own
+        )
+        cut = "every layer, uniform alpha 4's" if level == "every-layer" else "default layers, uniform alpha 2's"
+        add(
+            protocol,
+            f"Widths of equal MACs and predicted latency ({cut}), ResNet-18, CIFAR-100 (20,000 images), "
+            f"{figures['recipe']['epochs']} epochs, all in one full network, top-1 (seed {figures['seed']})",
+            text,
+        )
+
     job = read("dan_job")
     figures = job["figures"]
     small, test = figures["extract"], figures["train"]["test"]
@@ -187,6 +205,22 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
     for case, figure in step["figures"].items():
         text = f"{figure['search_over_standard']:.2f} standard steps (bound {figure['bound']:.2f})"
         add(step, f"Search step, {case}", text)
+
+
+def trained(add: Callable[[dict[str, Any], str, str], None]) -> None:
+    """What the ways to train made of both networks, by the protocols that were run."""
+    for name in ("gpu", "cpu", "finetune"):
+        if not (ROOT / "benchmarks" / "results" / f"accuracy_{name}.json").is_file():
+            continue
+        result = read(f"accuracy_{name}")
+        figures = result["figures"]
+        asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
+        length = f"{epochs} epochs" if epochs == asked else f"{epochs} of the protocol's {asked} epochs"
+        parts = []
+        for row in figures["rows"]:
+            scores = ", ".join(f"{label} {100 * score:.2f} %" for label, score in row["test"].items())
+            parts.append(f"{row['way']} (seed {row['seed']}) {scores} for {row['training_macs'] / 1e12:.0f} T multiply-adds")
+        add(result, f"Ways to train, {figures['model']}, {figures['images']:,} images, {length}, top-1", "; ".join(parts))
 
 
 def substituted(add: Callable[[dict[str, Any], str, str], None]) -> None:
