@@ -429,3 +429,12 @@ def test_options_that_contradict_each_other_are_refused(here: Path, changes: dic
         train(options(**changes), Path("run"))
     assert text in str(caught.value)
     assert not Path("run").exists()
+
+
+def test_the_stem_and_first_stage_of_a_substituted_network_keep_their_width() -> None:
+    """As in the papers: the depthwise layer that begins the second stage has the first one's channels."""
+    asked = MethodOptions(alphas=(2,), substitute="low_rank", setting=0.3, trunk="shared")
+    method = AdjoinedMethod.build(ac.create_model("resnet18", 10), torch.zeros(2, 3, 32, 32), asked)
+    widths = {group.name: (group.channels, group.kept) for group in method.network.plans["alpha2"].groups}
+    assert widths["conv1"] == (64, 64) and widths["layer2.0.conv2.pointwise.expand"] == (128, 64)
+    assert "layer1" in method.network.trunk

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, sliced_tensors
+from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, is_depthwise, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
 
@@ -73,7 +73,14 @@ def slim_groups(
     for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns), ("alpha", by_alpha)):
         for pattern in patterns:
             _check_pattern(option, pattern, cuttable, network)
-    return SlimGroups(groups, tuple(_matches(group, slim_patterns) and not _matches(group, keep_patterns) for group in groups))
+    # By default a depthwise layer, whose channels are its input's, does not make the group of a stage before it slim.
+    layers = dict(network.named_modules())
+    depthwise = {name for name in cuttable if slim is None and is_depthwise(layers[name])}
+    chosen = []
+    for group in groups:
+        makers = [layer for layer in group.producers if layer not in depthwise]
+        chosen.append(_matches(makers, slim_patterns) and not _matches(group.producers, keep_patterns))
+    return SlimGroups(groups, tuple(chosen))
 
 
 def plan_at(network: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], kept: Sequence[int]) -> WidthPlan:
@@ -143,8 +150,8 @@ def default_patterns(network: nn.Module, cuttable: Sequence[str]) -> tuple[tuple
     return ("*",), tuple(sorted(cuttable, key=order.index)[:1])
 
 
-def _matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
-    return any(named_by(layer, pattern) for layer in group.producers for pattern in patterns)
+def _matches(layers: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(named_by(layer, pattern) for layer in layers for pattern in patterns)
 
 
 def named_by(layer: str, pattern: str) -> bool:
