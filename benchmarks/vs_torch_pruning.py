@@ -44,28 +44,12 @@ from adjcompress.models import ModelSpec, load_weights_
 from adjcompress.training import recipe
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import channel_groups, order_channels_
-from adjcompress.widths.channels import is_selection
+from adjcompress.widths.channels import is_selection, selection_pruners
 
 OURS = {"adjoined": "own", "trunk": "shared"}
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
-
-
-class Selection(torch_pruning.BasePruningFunc):
-    """Tells Torch-Pruning that the two sides of a layer without weights are numbered apart; nothing is cut there."""
-
-    def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
-        return layer
-
-    def prune_in_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
-        return layer
-
-    def get_out_channels(self, layer: Any) -> int:
-        return int(layer.selection.shape[0])
-
-    def get_in_channels(self, layer: Any) -> int:
-        return int(layer.selection.shape[1])
 
 
 class Job:
@@ -172,7 +156,6 @@ class Job:
 
 def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: float = 0.5) -> Any:
     """Torch-Pruning's GroupNormPruner; with sparse learning left out it cuts by group magnitude."""
-    selections = {type(module): Selection() for module in network.modules() if is_selection(module)}
     groups = channel_groups(network, example)
     picked = {axis.layer for axis in (axis for group in groups for axis in group.axes)} & {
         name for name, module in network.named_modules() if is_selection(module)
@@ -190,7 +173,7 @@ def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: f
             pruning_ratio=ratio,
             max_pruning_ratio=0.95,
             ignored_layers=[network.get_submodule(name) for name in (*kept, last)],
-            customized_pruners=selections,
+            customized_pruners=selection_pruners(network),
         )
 
 

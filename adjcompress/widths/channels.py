@@ -140,8 +140,8 @@ def sliced_tensors(module: nn.Module, side: Side) -> tuple[tuple[str, int], ...]
 # --- through Torch-Pruning ------------------------------------------------------------------------------------------
 
 
-def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
-    """Enumerate the groups of the uncut network once, with the index of every channel wherever it appears."""
+def selection_pruners(network: nn.Module) -> dict[type[nn.Module], Any]:
+    """For Torch-Pruning: the layers of `network` that pick channels without weights; their sides are numbered apart."""
     import torch_pruning
 
     class Selection(torch_pruning.BasePruningFunc):
@@ -159,7 +159,14 @@ def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
         def get_in_channels(self, layer: Any) -> int:
             return layer.selection.shape[1]
 
-    selections = {type(module): Selection() for module in network.modules() if is_selection(module)}
+    return {type(module): Selection() for module in network.modules() if is_selection(module)}
+
+
+def _dependency_graph(network: nn.Module, example: Tensor) -> Iterator[_Draft]:
+    """Enumerate the groups of the uncut network once, with the index of every channel wherever it appears."""
+    import torch_pruning
+
+    selections = selection_pruners(network)
     names: dict[Any, str] = {module: name for name, module in network.named_modules()}
     names |= {parameter: name for name, parameter in network.named_parameters()}
     with warnings.catch_warnings():
