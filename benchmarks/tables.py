@@ -65,10 +65,15 @@ def rows() -> list[tuple[str, str, str]]:
     for case, figure in step["figures"].items():
         text = (
             f"{figure['adjoined_over_standard']:.2f} standard steps (bound {figure['bound']:.2f}), "
-            f"with --trunk shared {figure['trunk_over_standard']:.2f}; "
             f"the papers' way {figure['papers_over_adjoined']:.2f} times slower, memory x{figure['memory_ratio']:.2f}"
         )
         add(step, f"Adjoined step, {case}", text)
+
+    trunk = read("trunk_step")
+    for case, figure in trunk["figures"].items():
+        own = figure["own_over_standard"]
+        text = f"{figure['shared_over_standard']:.2f} standard steps; with a trunk of its own for each network {own:.2f}"
+        add(trunk, f"Adjoined step with --trunk shared, {case}", text)
 
     rate = read("data_rate")
     slowest = min((figure["over_training"], name) for name, figure in rate["figures"].items() if name != "training")

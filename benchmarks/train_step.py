@@ -1,8 +1,7 @@
 """Claim: an adjoined step costs at most 1.15 (1 + MACs small / MACs full) standard steps, and at most 1.4 times the memory.
 
 Beside it the papers' way: one doubled batch, full-size convolutions for both halves, the second half's outputs zeroed; it
-must be at least 1.4 times slower than ours; and ours with a shared trunk, whose layers run once for both networks. Steps
-interleaved in random order; medians.
+must be at least 1.4 times slower than ours. Steps interleaved in random order; medians.
 
     python benchmarks/train_step.py --rounds 15
 """
@@ -79,19 +78,18 @@ def steps(name: str, alpha: int, size: int, batch: int) -> tuple[dict[str, Calla
     """One training step of each kind, ready to call, and 1 + MACs small / MACs full."""
     torch.manual_seed(0)
     images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 100, (batch,))
-    made = {kind: ac.create_model(name, 100) for kind in ("standard", "adjoined", "trunk", "papers")}
+    made = {kind: ac.create_model(name, 100) for kind in ("standard", "adjoined", "papers")}
     plan = ac.plan_widths(made["adjoined"], images[:1], alpha)
     small = ac.slice_model(made["adjoined"], plan)
     bound = 1 + ac.count(small, images).macs / ac.count(made["standard"], images).macs
     adjoined = ac.adjoin(made["adjoined"], {"small": plan})
-    trunk = ac.adjoin(made["trunk"], {"small": plan}, trunk=ac.trunk_of(made["trunk"], [plan], images[:1]))
     papers = papers_way(made["papers"], plan)
 
     def standard_loss() -> Tensor:
         return F.cross_entropy(made["standard"](images), labels)
 
-    def adjoined_loss(network: ac.AdjoinedNetwork) -> Tensor:
-        full, smalls = network(images)
+    def adjoined_loss() -> Tensor:
+        full, smalls = adjoined(images)
         return ac.adjoint_loss(full, smalls, labels, 0.5).total
 
     def papers_loss() -> Tensor:
@@ -100,8 +98,7 @@ def steps(name: str, alpha: int, size: int, batch: int) -> tuple[dict[str, Calla
 
     return {
         "standard": step(standard_loss, made["standard"]),
-        "adjoined": step(lambda: adjoined_loss(adjoined), adjoined),
-        "trunk": step(lambda: adjoined_loss(trunk), trunk),
+        "adjoined": step(adjoined_loss, adjoined),
         "papers": step(papers_loss, papers),
     }, bound
 
@@ -179,7 +176,6 @@ def main() -> None:
         figures[case] = {
             "median_seconds": median,
             "adjoined_over_standard": median["adjoined"] / median["standard"],
-            "trunk_over_standard": median["trunk"] / median["standard"],
             "bound": 1.15 * bound,
             "papers_over_adjoined": median["papers"] / median["adjoined"],
             "memory_bytes": peaks,
@@ -188,8 +184,7 @@ def main() -> None:
         figure = figures[case]
         print(
             f"{case:26} adjoined / standard {figure['adjoined_over_standard']:.2f} (bound {figure['bound']:.2f}), "
-            f"trunk shared {figure['trunk_over_standard']:.2f}, papers / adjoined {figure['papers_over_adjoined']:.2f}, "
-            f"memory {figure['memory_ratio']:.2f}"
+            f"papers / adjoined {figure['papers_over_adjoined']:.2f}, memory {figure['memory_ratio']:.2f}"
         )
     record("train_step", figures, f"{arguments.rounds} rounds of steps, {MEMORY_RUNS} processes for memory; medians")
     for case, figure in figures.items():
