@@ -416,6 +416,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.set_xlabel("seconds of training")
     axes[2].set_xlabel("part of the training")
+    axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
     axes[2].legend(frameon=False, fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 
