@@ -9,12 +9,14 @@ and seed. The test split is looked at once, at the end of each training.
     python benchmarks/substitutes.py measure --data cifar10.npz
 
 Trainings are kept in --folder and resumed; `measure` exports, times all on one thread side by side and writes
-results/substitutes.json, substitutes.md and substitutes.svg.
+results/substitutes.json, substitutes.md and substitutes.svg. With --add both keep the rows that substitutes.json has:
+`train` trains what it lacks (and its teacher, anew), `measure` adds the ablations among it, which need no timing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,10 @@ class Run:
     parameters: int
     attention: bool = True
     scaling: str = "matrix"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return {"substitute": self.substitute, "attention": self.attention, "scaling": self.scaling}
 
     @property
     def name(self) -> str:
@@ -88,11 +94,12 @@ class Job:
     def train_all(self) -> None:
         part, parts = map(int, self.arguments.part.split("/"))
         teacher = self.folder / TEACHER
+        known = {row["name"] for row in earlier(self)["rows"]} if self.arguments.add else set()
         if part == 0:
             self.train(TEACHER, "standard", MethodOptions())
-        if part == parts - 1:
+        if part == parts - 1 and ADJOINED not in known:
             self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"]))  # which needs no teacher
-        for number, run in enumerate(runs(self.arguments.budgets)):
+        for number, run in enumerate(run for run in runs(self.arguments.budgets) if run.name not in known):
             if number % parts != part:
                 continue
             while run.attention and not (teacher / "results.json").is_file():
@@ -103,6 +110,40 @@ class Job:
             self.train(run.name, "substitute", options, teacher if run.attention else None)
 
 
+def earlier(job: Job) -> dict[str, Any]:
+    """The figures of results/substitutes.json; those of another recipe, seed, network or budgets are refused."""
+    kept = json.loads((RESULTS / "substitutes.json").read_text())
+    figures: dict[str, Any] = {"timed": {key: kept[key] for key in ("command", "repetitions", "machine")}, **kept["figures"]}
+    now = {
+        "model": job.arguments.model,
+        "images": len(read_data(job.spec).train),
+        "recipe": recipe("cifar").changed(epochs=job.arguments.epochs).to_json(),
+        "seed": job.arguments.seed,
+    }
+    budgets = {row["budget"] for row in figures["rows"] if "budget" in row}
+    if any(figures[name] != value for name, value in now.items()) or budgets != set(job.arguments.budgets):
+        raise SystemExit("results/substitutes.json is of another network, data, recipe, seed or budgets: run without --add.")
+    return figures
+
+
+def add(job: Job) -> None:
+    """Ablations that were trained later, beside the rows that results/substitutes.json has."""
+    data, figures = read_data(job.spec), earlier(job)
+    rows = {row["name"] if "budget" in row else row["substitute"]: row for row in figures["rows"]}
+    teacher = (ac.open_run(job.folder / TEACHER).results() or {})["test"]["full"]["accuracy"]
+    added = []
+    for run in runs(job.arguments.budgets):
+        later = run.name not in rows or rows[run.name].get("trained_later")
+        if later and not plain(run.asked) and (job.folder / run.name / "results.json").is_file():
+            row, _ = row_of(ac.open_run(job.folder / run.name), "substitute", data)
+            rows[run.name] = row | {"budget": run.parameters, **run.asked, "p50_ms": None, "load_ms": None}
+            rows[run.name] |= {"trained_later": True, "teacher_accuracy": teacher if run.attention else None}
+            added.append(run.name)
+    figures["rows"] = list(rows.values())
+    record("substitutes", figures, f"1 seed ({job.arguments.seed}); added, untimed: {', '.join(added)}")
+    write_text(RESULTS / "substitutes.md", page(figures))
+
+
 def measure(job: Job) -> None:
     """Export and time everything side by side, on one thread."""
     data = read_data(job.spec)
@@ -110,8 +151,7 @@ def measure(job: Job) -> None:
     for run in runs(job.arguments.budgets):
         if (job.folder / run.name / "results.json").is_file():
             row, file = row_of(ac.open_run(job.folder / run.name), "substitute", data)
-            asked = {"substitute": run.substitute, "attention": run.attention, "scaling": run.scaling}
-            rows.append(row | {"budget": run.parameters, **asked})
+            rows.append(row | {"budget": run.parameters, **run.asked})
             files.append(file)
     others = [(TEACHER, "full"), *((ADJOINED, f"alpha{alpha:g}".replace(".", "_")) for alpha in ALPHAS), (ADJOINED, "full")]
     for folder, name in others:
@@ -238,12 +278,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--validation", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="keep the rows of results/substitutes.json")
     parser.add_argument("--part", default="0/1", help="train: every n-th of the runs, k/n")
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, default=Path("substitutes"))
     arguments = parser.parse_args()
     job = Job(arguments)
-    job.train_all() if arguments.what == "train" else measure(job)
+    if arguments.what == "train":
+        job.train_all()
+    else:
+        (add if arguments.add else measure)(job)
 
 
 if __name__ == "__main__":
