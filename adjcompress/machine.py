@@ -16,6 +16,9 @@ from adjcompress.version import versions
 # The instructions that decide how fast a convolution runs.
 _TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
 
+# The instructions, on x86, that multiply in bf16; without any, a bf16 product is emulated, at a hundredth of the speed.
+_BF16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
+
 # The cores of a CPU target, each with one thread.
 TARGET_CORES = {"one-core": 1, "two-core": 2, "four-core": 4}
 
@@ -35,6 +38,12 @@ class Machine:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def emulates_bf16() -> bool:
+    """Whether this machine's CPU is known to have no instructions for bf16: training in it then is far slower than in 32."""
+    known = platform.machine().lower() in ("x86_64", "amd64")
+    return known and not _BF16 & set(cpuinfo.get_cpu_info().get("flags", ()))
 
 
 def machine_facts() -> Machine:

@@ -180,11 +180,15 @@ class Job:
     def train_all(self) -> None:
         arguments, began = self.arguments, time.monotonic()
         deadline = began + 60 * arguments.minutes if arguments.minutes else None
-        hardware = ac.Hardware(precision="bf16", compile=self.protocol.compile)
         part, parts = map(int, arguments.part.split("/"))
         names = [name for name in self.ways if any(fnmatchcase(name, pattern) for pattern in arguments.only)]
         for name in names[part::parts]:
-            trained(self.folder / f"{name}-seed{arguments.seed}", lambda name=name: self.asked(name), deadline, hardware)
+            trained(
+                self.folder / f"{name}-seed{arguments.seed}",
+                lambda name=name: self.asked(name),
+                deadline,
+                self.protocol.compile,
+            )
 
     def recipe(self, name: str) -> Recipe:
         """By which the way `name` is trained."""

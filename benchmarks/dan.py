@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import RESULTS, record
-from training import Lines, trained
+from training import Lines, hardware, trained
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -176,7 +176,7 @@ def papers(job: Job) -> None:
     options = MethodOptions(budgets=("macs=0.4545", "params=0.263"), alphas=(1, 2, 4))
     search = SearchMethod.build(job.spec.build(), job.example, options)
     chosen = recipe("cifar").changed(epochs=arguments.search_epochs)
-    fabric = ac.launch(ac.Hardware(precision="bf16"))
+    fabric = ac.launch(hardware())
     done = folder.is_dir() and ac.open_run(folder).results() is not None
     if not done:
         resumed = (folder / "config.json").is_file()

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from dan import Job, write_page
 from record import record
-from training import Lines
+from training import Lines, hardware
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -36,7 +36,7 @@ def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any)
     begun = (folder / "config.json").is_file()
     if not begun or ac.open_run(folder).results() is None:
         fit = {"model": job.spec, "seed": job.arguments.seed, "reporter": Lines(f"{folder.parent.name}/{folder.name}")}
-        fabric = ac.launch(ac.Hardware(precision="bf16"))
+        fabric = ac.launch(hardware())
         ac.fit(method, job.data, recipe("cifar").changed(epochs=epochs), folder, resume=begun, fabric=fabric, **fit, **options)
     return ac.open_run(folder)
 

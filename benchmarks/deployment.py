@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from record import record
+from training import hardware
 
 from adjcompress.deploy.runtime import accuracy, logits_on
 from adjcompress.training import open_run
@@ -38,7 +39,18 @@ def trained(folder: Path, run: str, arguments: argparse.Namespace) -> None:
         command(folder, "train", "--resume", "--run", run)
         return
     options = ["--data", str(Path(arguments.data).resolve()), "--model", arguments.model, "--alpha", arguments.alpha]
-    options += ["--align", "16", "--recipe", "cifar", "--augmentation", "crop-flip", "--precision", "bf16", "--run", run]
+    options += [
+        "--align",
+        "16",
+        "--recipe",
+        "cifar",
+        "--augmentation",
+        "crop-flip",
+        "--precision",
+        hardware().precision,
+        "--run",
+        run,
+    ]
     command(folder, "train", *options, *(["--epochs", arguments.epochs] if arguments.epochs else []))
 
 

@@ -114,13 +114,14 @@ def earlier(job: Job) -> dict[str, Any]:
     """The figures of results/substitutes.json; those of another recipe, seed, network or budgets are refused."""
     kept = json.loads((RESULTS / "substitutes.json").read_text())
     figures: dict[str, Any] = {"timed": {key: kept[key] for key in ("command", "repetitions", "machine")}, **kept["figures"]}
-    now = {
+    now: dict[str, Any] = {
         "model": job.arguments.model,
         "images": len(read_data(job.spec).train),
         "recipe": recipe("cifar").changed(epochs=job.arguments.epochs).to_json(),
         "seed": job.arguments.seed,
     }
     budgets = {row["budget"] for row in figures["rows"] if "budget" in row}
+    now["recipe"] = {name: now["recipe"][name] for name in figures["recipe"]}  # later settings have their defaults
     if any(figures[name] != value for name, value in now.items()) or budgets != set(job.arguments.budgets):
         raise SystemExit("results/substitutes.json is of another network, data, recipe, seed or budgets: run without --add.")
     return figures

@@ -8,8 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import adjcompress as ac
+from adjcompress.machine import emulates_bf16
 from adjcompress.training import TrainOptions, resume, train
+
+
+def hardware(compile: bool = False) -> ac.Hardware:
+    """bf16, the protocols' precision; 32 on a CPU that has no instructions for it."""
+    return ac.Hardware(precision="32" if emulates_bf16() and not torch.cuda.is_available() else "bf16", compile=compile)
 
 
 class Lines(ac.Reporter):
@@ -45,15 +53,14 @@ def trained(
     folder: Path,
     asked: Callable[[], TrainOptions],
     deadline: float | None = None,
-    hardware: ac.Hardware | None = None,
+    compile: bool = False,
 ) -> ac.Run:
-    """The finished run in `folder`: the rest of the one that was begun there, or what is `asked` for; by default in bf16."""
-    hardware = hardware or ac.Hardware(precision="bf16")
+    """The finished run in `folder`: the rest of the one that was begun there, or what is `asked` for."""
     reporter = Lines(folder.name) if deadline is None else Until(folder.name, deadline)
     if not (folder / "results.json").is_file():
         if (folder / "config.json").is_file() or (folder / "search" / "config.json").is_file():
-            resume(folder, hardware, reporter)
+            resume(folder, hardware(compile), reporter)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            train(asked(), folder, hardware, reporter)
+            train(asked(), folder, hardware(compile), reporter)
     return ac.open_run(folder)

@@ -34,7 +34,7 @@ from accuracy import training_macs
 from record import RESULTS, record
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from training import Lines
+from training import Lines, hardware
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -82,7 +82,7 @@ class Job:
         folder = self.folder / f"{name}-seed{self.arguments.seed}"
         begun = (folder / "config.json").is_file()
         if not begun or ac.open_run(folder).results() is None:
-            fabric = ac.launch(ac.Hardware(precision="bf16"))
+            fabric = ac.launch(hardware())
             chosen = self.recipe.changed(epochs=epochs)
             fit = {"model": self.spec if named else None, "seed": self.arguments.seed, "resume": begun, "fabric": fabric}
             ac.fit(method, self.data, chosen, folder, reporter=Lines(folder.name), **fit)
