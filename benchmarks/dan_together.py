@@ -8,7 +8,12 @@ that meets the budget.
     python benchmarks/dan_together.py train --data cifar100-20k.npz --seed 0      # and other seeds
     python benchmarks/dan_together.py measure --data cifar100-20k.npz --seeds 0 1
 
-Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json and dan.md.
+And on a network whose widths nobody tuned (constant_width.py), where there is more to be found than in a ResNet's:
+
+    python benchmarks/dan_together.py train --data cifar10-10k.npz --model constant_width:constant_width \\
+        --slim '*' --random 3 --name dan_constant --folder dan-constant
+
+Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json, or by --name, and dan.md.
 """
 
 from __future__ import annotations
@@ -28,8 +33,6 @@ from adjcompress.adjoined.decision import decide
 from adjcompress.methods import AdjoinedMethod, Method, SearchMethod
 from adjcompress.training import recipe
 
-KINDS = ("expected", "likeliest", "uniform", "random")
-
 
 def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any) -> Any:
     """The finished run of `method` in `folder`; what was begun goes on."""
@@ -42,6 +45,7 @@ def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any)
 
 
 def train(job: Job) -> None:
+    """A search, and then one full network with the small ones of all plans in it."""
     arguments = job.arguments
     folder = arguments.folder / f"seed{arguments.seed}"
     budget = job.budget(arguments.alpha, "macs")
@@ -54,8 +58,10 @@ def train(job: Job) -> None:
         "expected": search.decide().plan,
         "likeliest": search.found_at(decide(scores, search.counts, search.part_used)).plan,
         "uniform": job.uniform(arguments.alpha),
-        "random": job.random_plan(budget, arguments.seed),
     }
+    for number in range(arguments.random):
+        name = "random" if arguments.random == 1 else f"random{number}"
+        plans[name] = job.random_plan(budget, arguments.random * arguments.seed + number)
     torch.manual_seed(arguments.seed)
     together = AdjoinedMethod(ac.adjoin(job.spec.build(), plans))
     trained(job, together, arguments.epochs, folder / "together")  # type: ignore[arg-type]
@@ -67,30 +73,34 @@ def widths(plan: ac.WidthPlan) -> dict[str, int]:
 
 
 def measure(job: Job) -> None:
-    rows = []
-    for seed in job.arguments.seeds:
-        run = ac.open_run(job.arguments.folder / f"seed{seed}" / "together")
+    """Accuracies, costs and widths of all small networks, and their lead over uniform widths in the same full network."""
+    arguments, rows = job.arguments, []
+    for seed in arguments.seeds:
+        run = ac.open_run(arguments.folder / f"seed{seed}" / "together")
         test, method = run.results()["test"], run.method()
+        kinds = list(method.network.smalls)
         whole = ac.count(method.network.full, job.example).macs
         rows.append(
             {
                 "seed": seed,
-                "accuracy": {name: test[name]["accuracy"] for name in ("full", *KINDS)},
-                "macs_part": {name: ac.count(method.network.extract(name), job.example).macs / whole for name in KINDS},
-                "widths": {name: widths(method.plan_of(name)) for name in KINDS},
+                "accuracy": {name: test[name]["accuracy"] for name in ("full", *kinds)},
+                "macs_part": {name: ac.count(method.network.extract(name), job.example).macs / whole for name in kinds},
+                "widths": {name: widths(method.plan_of(name)) for name in kinds},
             }
         )
-    over = {name: [row["accuracy"][name] - row["accuracy"]["uniform"] for row in rows] for name in KINDS}
+    over = {name: [row["accuracy"][name] - row["accuracy"]["uniform"] for row in rows] for name in kinds}
     figures = {
-        "model": job.arguments.model,
+        "model": arguments.model,
+        "data": Path(arguments.data).stem,
+        "alpha": arguments.alpha,
         "images": len(job.data.train),
         "recipe": run.config["recipe"],
-        "search_epochs": job.arguments.search_epochs,
+        "search_epochs": arguments.search_epochs,
         "over_uniform_mean": {name: mean(values) for name, values in over.items()},
         "over_uniform_deviation": {name: stdev(values) for name, values in over.items()} if len(rows) > 1 else None,
         "rows": rows,
     }
-    record("dan_together", figures, f"{len(rows)} seeds")
+    record(arguments.name, figures, f"{len(rows)} seeds")
     write_page()
 
 
@@ -99,12 +109,14 @@ def main() -> None:
     parser.add_argument("what", choices=["train", "measure"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--random", type=int, default=1, help="random plans in each full network")
     parser.add_argument("--alpha", type=float, default=2.0)
     parser.add_argument("--slim", nargs="+", help="layers that may be cut, as for train")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--search-epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="measure: the seeds that were trained")
+    parser.add_argument("--name", default="dan_together", help="measure: of the result")
     parser.add_argument("--folder", type=Path, default=Path("dan-together"))
     arguments = parser.parse_args()
     {"train": train, "measure": measure}[arguments.what](Job(arguments))

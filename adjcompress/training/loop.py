@@ -123,7 +123,8 @@ class _Training:
         self.fabric, self.reporter, self.checkpoint_minutes = fabric, reporter, checkpoint_minutes
         self.network = method.network
         self.network.to(fabric.device)
-        self.channels_last = fabric.device.type == "cuda"  # measured on a CPU: no gain in float32, 30 % slower in bf16
+        # On CPUs, float32: 1.4 to 1.7 times faster with AVX2, no gain with AVX-512; bf16: 30 % slower.
+        self.channels_last = fabric.device.type == "cuda" or precision_name(fabric) == "32"
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.augment = augmentation(recipe.augmentation, data)
