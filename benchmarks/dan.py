@@ -38,6 +38,8 @@ from adjcompress.methods import MethodOptions, SearchMethod
 from adjcompress.models import ModelSpec
 from adjcompress.training import TrainOptions, recipe
 
+RENDERED = "Rendered from {}.json."
+
 
 class Job:
     """The trainings of one network on one data set, each in a folder of its own."""
@@ -210,13 +212,23 @@ def write_page() -> None:
         return json.loads(path.read_text())["figures"] if path.is_file() else None
 
     alone, together, protocol = figures("dan"), figures("dan_together"), figures("dan_protocol")
+    constant = figures("dan_constant")
     assert alone is not None
     lines = ["# Searched, uniform and random widths", ""]
     if protocol is not None:
         lines += ["## At the full length of training", "", *protocol_lines(protocol), ""]
+    if constant is not None:
+        lines += ["## In a network whose widths nobody tuned", "", *constant_lines(constant), ""]
     lines += ["## Runs of their own", "", *lines_alone(alone)]
     if together is not None:
-        lines += ["", "## Inside one full network, two seeds", "", *together_lines(together)]
+        lines += [
+            "",
+            "## Inside one full network, two seeds",
+            "",
+            *together_lines(together),
+            "",
+            RENDERED.format("dan_together"),
+        ]
     write_text(RESULTS / "dan.md", "\n".join(lines) + "\n")
 
 
@@ -273,16 +285,28 @@ def lines_alone(figures: dict[str, Any]) -> list[str]:
     return [*lines, "", "![accuracy over MACs and latency](dan.svg)"]
 
 
+def constant_lines(figures: dict[str, Any]) -> list[str]:
+    """Eight layers of equal width, where uniform widths are not the right ones: see constant_width.py and dan_together.py."""
+    channels = f"Eight 3x3 convolutions of as many channels, {figures['data']}, uniform alpha {figures['alpha']:g}'s MACs."
+    kept = [
+        f"- seed {row['seed']}, {name}: " + ", ".join(f"{group} {width}" for group, width in widths.items())
+        for row in figures["rows"]
+        for name, widths in row["widths"].items()
+    ]
+    told = ["Channels that are kept, of the groups that are cut:", "", *kept]
+    return [channels, "", *together_lines(figures), "", *told, "", RENDERED.format("dan_constant")]
+
+
 def together_lines(figures: dict[str, Any]) -> list[str]:
     """The comparison without the noise between runs: see dan_together.py."""
     rows, kinds = figures["rows"], list(figures["over_uniform_mean"])
-    seeds = " and ".join(str(row["seed"]) for row in rows)
+    seeds = "seeds " * (len(rows) > 1) + "seed " * (len(rows) == 1) + " and ".join(str(row["seed"]) for row in rows)
     deviations = figures["over_uniform_deviation"]
     lines = [
         f"Separate runs differ by as much as these widths do, so here one full network holds them all: {figures['images']:,} "
-        f"training images, {figures['recipe']['epochs']} epochs after a search of {figures['search_epochs']}, seeds {seeds}; "
+        f"training images, {figures['recipe']['epochs']} epochs after a search of {figures['search_epochs']}, {seeds}; "
         "top-1 on the test images. Expected: the tool's own decision, nearest to the expected widths; likeliest: the likeliest "
-        "choice that meets the budget. Rendered from dan_together.json.",
+        "choice that meets the budget.",
         "",
         "| widths | MACs, of the full network's | top-1 by seed | points over uniform |",
         "| --- | ---: | ---: | ---: |",

@@ -100,7 +100,7 @@ def measure(job: Job) -> None:
         "over_uniform_deviation": {name: stdev(values) for name, values in over.items()} if len(rows) > 1 else None,
         "rows": rows,
     }
-    record(arguments.name, figures, f"{len(rows)} seeds")
+    record(arguments.name, figures, f"{len(rows)} seed" + "s" * (len(rows) > 1))
     write_page()
 
 

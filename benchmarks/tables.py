@@ -150,18 +150,20 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
             text,
         )
 
-    together = read("dan_together")
-    figures = together["figures"]
-    means, deviations = figures["over_uniform_mean"], figures["over_uniform_deviation"]
-    text = ", ".join(
-        f"{kind} {100 * means[kind]:+.2f} (deviation {100 * deviations[kind]:.2f})" for kind in means if kind != "uniform"
-    )
-    add(
-        together,
-        f"The same budget, all small networks in one full network, {figures['recipe']['epochs']} epochs, points over uniform "
-        f'widths (seeds {" and ".join(str(row["seed"]) for row in figures["rows"])}); "expected" is the tool\'s own decision',
-        text,
-    )
+    networks = {"dan_together": "The same budget", "dan_constant": "Eight layers of equal width, CIFAR-10 (10,000 images)"}
+    for name, network in networks.items():
+        together = read(name)
+        figures = together["figures"]
+        means, deviations = figures["over_uniform_mean"], figures["over_uniform_deviation"] or {}
+        spread = {kind: f" (deviation {100 * deviation:.2f})" for kind, deviation in deviations.items()}
+        text = ", ".join(f"{kind} {100 * means[kind]:+.2f}{spread.get(kind, '')}" for kind in means if kind != "uniform")
+        seeds = " and ".join(str(row["seed"]) for row in figures["rows"])
+        add(
+            together,
+            f"{network}, all small networks in one full network, {figures['recipe']['epochs']} epochs, points over uniform "
+            f'widths (seed {seeds}); "expected" is the tool\'s own decision',
+            text,
+        )
 
     protocol = read("dan_protocol")
     figures = protocol["figures"]
