@@ -37,7 +37,7 @@ def test_widths_have_an_optimiser_of_their_own_and_no_weight_decay() -> None:
 def test_a_search_begins_at_its_budget() -> None:
     for budget in ("macs=0.7", "macs=0.5", "params=0.3"):
         method = built(ac.create_model("cifar_resnet20", 10), budget)
-        assert method._part_of_budget()[0].item() == pytest.approx(1, abs=1e-3)
+        assert method.expected_part()[0].item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("steps", [20, 300])
@@ -70,7 +70,7 @@ def test_where_choices_are_soft_the_budget_is_not_used_up_by_one_group() -> None
 def test_the_gradient_of_the_logits_is_that_at_equal_cost() -> None:
     method = built(TinyNet(), "macs=0.6")
     network, wish = method.network, torch.tensor([[1.0, -2.0, 0.5, 3.0]])
-    _, slope = method._part_of_budget()
+    _, slope = method.expected_part()
     torch.manual_seed(1)
     (free,) = torch.autograd.grad((network.draw(2.0) * wish).sum(), network.logits)
     torch.manual_seed(1)

@@ -98,7 +98,7 @@ class SearchMethod:
         self.counts = [len(each.widths) for each in network.free]
         check_reach(self.limits, self.counts)
         self._weight_at = pick(SCHEDULES, options.schedule, "Schedule")
-        self._start_at_budget_()
+        self.start_at_budget_()
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SearchMethod:
@@ -257,7 +257,7 @@ class SearchMethod:
         """What part of the tightest budget each of n choices (n, groups) uses."""
         return used(self.limits, choices)
 
-    def _part_of_budget(self) -> tuple[Tensor, Tensor]:
+    def expected_part(self) -> tuple[Tensor, Tensor]:
         """What part of the tightest budget is expected to be used, and its slope by the logits (free groups, candidates)."""
         logits = self.network.logits.detach().double().requires_grad_(True)
         choice = self.network.probabilities(logits)
@@ -269,21 +269,21 @@ class SearchMethod:
     def _held_at_budget(self) -> tuple[Tensor, Tensor]:
         """The part that is used, and its slope, after the tilt has followed the logits: Newton steps, mostly none or one."""
         network = self.network
-        part, slope = self._part_of_budget()
+        part, slope = self.expected_part()
         for _ in range(_NEWTON):
             if abs(float(part) - 1) <= _HELD:
                 break
             network.tilt += ((1 - part) / (slope * network.place).sum().clamp(min=1e-12)).clamp(-1, 1)
-            part, slope = self._part_of_budget()
+            part, slope = self.expected_part()
         return part, slope
 
-    def _start_at_budget_(self) -> None:
+    def start_at_budget_(self) -> None:
         """Tilt until the expected cost is the budget: the search trades from there."""
         network = self.network
         low, high = -200.0, 200.0
         for _ in range(60):
             network.tilt.fill_((low + high) / 2)
-            if self._part_of_budget()[0] > 1:
+            if self.expected_part()[0] > 1:
                 high = float(network.tilt)
             else:
                 low = float(network.tilt)

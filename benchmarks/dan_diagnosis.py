@@ -1,0 +1,136 @@
+"""Claim: what reaches the logits of a width search tells, group by group, what width is worth.
+
+Reads a finished search, with its weights, and looks at it with the budget off, on the held-out images:
+
+- gradient: with all logits at zero, tilted to the budget, the slope of the divergence by each group's step towards wider, over
+  the slope of its multiply-adds; mean and standard error over batches and draws. Negative: wider helps.
+- truth: around the same uniform widths, one-hot, the divergence of a group's next narrower candidate less that of its next
+  wider one, over the multiply-adds between them. Both rank the groups: their rank correlation says whether the gradient's order
+  is the right one.
+- spread and annealing: how probable the likeliest candidate of each group is at the end, and the expected widths by epoch.
+
+    python benchmarks/dan_diagnosis.py --run dan-constant/seed0/search
+
+Writes results/dan_diagnosis.json and dan.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dan import write_page
+from record import record
+from torch import Tensor
+
+import adjcompress as ac
+from adjcompress.adjoined import adjoint_loss
+from adjcompress.data import central, evaluation_batches
+from adjcompress.methods import SearchMethod
+
+BATCH, DRAWS, SEED = 125, 8, 0
+
+
+def batches_of(data: ac.ImageData) -> list[tuple[Tensor, Tensor]]:
+    """The held-out images as the network sees them, and their labels."""
+    found = evaluation_batches(data.validation, central(data.preprocessing), BATCH, torch.device("cpu"))
+    return [(data.preprocessing.normalise(images), labels) for images, labels in found]
+
+
+def gradients(search: SearchMethod, batches: list[tuple[Tensor, Tensor]], temperature: float) -> Tensor:
+    """The divergence's slope by each group's logits along wider, for every batch and draw: (batches x draws, groups)."""
+    network, rows = search.network, []
+    for images, labels in batches:
+        for _ in range(DRAWS):
+            network.logits.grad = None
+            outputs = network(images, network.draw(temperature))
+            adjoint_loss(outputs.full, outputs.smalls, labels, 1.0, detach=True).divergence.backward()
+            rows.append((network.logits.grad.double() * network.place).sum(1))  # type: ignore[attr-defined]
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def divergence(search: SearchMethod, batches: list[tuple[Tensor, Tensor]], choice: list[int]) -> float:
+    """The mean divergence at a one-hot choice, a candidate's number for every group."""
+    network = search.network
+    one_hot = torch.zeros_like(network.logits)
+    one_hot[torch.arange(len(choice)), torch.tensor(choice)] = 1
+    losses = []
+    for images, labels in batches:
+        outputs = network(images, one_hot)
+        losses.append(float(adjoint_loss(outputs.full, outputs.smalls, labels, 1.0).divergence))
+    return float(np.mean(losses))
+
+
+def macs(search: SearchMethod, choice: list[int]) -> float:
+    return float(search.costs["macs"].exact(np.array([choice]))[0])
+
+
+def truths(search: SearchMethod, batches: list[tuple[Tensor, Tensor]], uniform: list[int]) -> list[float]:
+    """For each group: what a multiply-add lowers the divergence by, between its narrower and its wider neighbour."""
+    found = []
+    for group in range(len(uniform)):
+        ends = [[*uniform[:group], uniform[group] + move, *uniform[group + 1 :]] for move in (-1, 1)]
+        saved, cost = (divergence(search, batches, ends[0]) - divergence(search, batches, ends[1])), None
+        cost = macs(search, ends[1]) - macs(search, ends[0])
+        found.append(saved / cost)
+    return found
+
+
+def rank_correlation(first: Any, second: Any) -> float:
+    """Spearman's: the correlation of the ranks; there are no ties."""
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="a finished search")
+    arguments = parser.parse_args()
+    torch.manual_seed(SEED)
+    run = ac.open_run(arguments.run)
+    search = run.method()
+    assert isinstance(search, SearchMethod)
+    data = run.data()
+    batches, free = batches_of(data), search.network.free
+    ended = [round(float(row.max()), 4) for row in search.network.probabilities().detach()]
+    fresh = copy.deepcopy(search)
+    with torch.no_grad():
+        fresh.network.logits.zero_()
+    fresh.start_at_budget_()
+    fresh.network.train()  # batch statistics, as in the search; its own copy
+    uniform = [int(np.searchsorted(each.widths, each.group.channels / 2 - 1e-9)) for each in free]
+    _, slope = fresh.expected_part()
+    per_cost = (slope * fresh.network.place).sum(1) * fresh.limits[0].most
+    truth = truths(fresh, batches, uniform)
+    figures: dict[str, Any] = {"model": run.config["model"], "images": len(data.validation), "draws": DRAWS}
+    figures["groups"] = [each.group.name for each in free]
+    figures["truth_per_gmac"] = [value * 1e9 for value in truth]
+    figures["by_temperature"] = []
+    for progress in (0.2, 0.6, 1.0):
+        temperature = fresh.temperature_at(progress)
+        rows = gradients(fresh, batches, temperature)
+        mean, deviation = rows.mean(0), rows.std(0)
+        worth = -mean / per_cost
+        figures["by_temperature"].append(
+            {
+                "progress": progress,
+                "temperature": temperature,
+                "worth_per_gmac": (worth * 1e9).tolist(),
+                "wider_helps": int((mean < 0).sum()),
+                "signal_to_noise_of_a_step": (mean.abs() / deviation).tolist(),
+                "rank_correlation": rank_correlation(worth.numpy(), truth),
+            }
+        )
+    figures["likeliest_at_end"] = ended
+    figures["widths_by_epoch"] = [list(line["search"]["widths"].values()) for line in run.log()]
+    record("dan_diagnosis", figures, f"{len(batches)} batches of {BATCH} and {DRAWS} draws")
+    write_page()
+
+
+if __name__ == "__main__":
+    main()
