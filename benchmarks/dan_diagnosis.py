@@ -3,7 +3,7 @@
 Reads a finished search, with its weights, and looks at it with the budget off, on the held-out images:
 
 - gradient: with all logits at zero, tilted to the budget, the slope of the divergence by each group's step towards wider, over
-  the slope of its multiply-adds; mean and standard error over batches and draws. Negative: wider helps.
+  the slope of its multiply-adds, at the temperatures of the search's beginning, middle and end.
 - truth: around the same uniform widths, one-hot, the divergence of a group's next narrower candidate less that of its next
   wider one, over the multiply-adds between them. Both rank the groups: their rank correlation says whether the gradient's order
   is the right one.
@@ -75,9 +75,8 @@ def truths(search: SearchMethod, batches: list[tuple[Tensor, Tensor]], uniform: 
     found = []
     for group in range(len(uniform)):
         ends = [[*uniform[:group], uniform[group] + move, *uniform[group + 1 :]] for move in (-1, 1)]
-        saved, cost = (divergence(search, batches, ends[0]) - divergence(search, batches, ends[1])), None
-        cost = macs(search, ends[1]) - macs(search, ends[0])
-        found.append(saved / cost)
+        narrower, wider = (divergence(search, batches, end) for end in ends)
+        found.append((narrower - wider) / (macs(search, ends[1]) - macs(search, ends[0])))
     return found
 
 
