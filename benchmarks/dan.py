@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -303,10 +304,11 @@ def diagnosis_lines(figures: dict[str, Any]) -> list[str]:
     """Whether the gradient of the logits ranks the groups as the truth does: see dan_diagnosis.py."""
     measured = figures["by_temperature"]
     count = len(figures["groups"])
+    columns = " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
     lines = [
         "The search of the section above, with its weights, its logits at zero and its budget off: what a billion more "
-        f"multiply-adds in a group lower the divergence by, on {figures['images']:,} held-out images. By gradient: the slope of "
-        f"the draws ({figures['draws']} a batch), at the temperatures of the begin, the middle and the end of the choosing. "
+        f"multiply-adds in a group lower the divergence by, on {figures['images']:,} held-out images. By gradient: the slope "
+        f"of the draws ({figures['draws']} a batch), at the temperatures of the begin, the middle and the end of the choosing. "
         "Truth: a group's next narrower candidate against its next wider one, one-hot, all others at uniform alpha 2. The "
         "weights are those at the end of the search, which learnt at the widths it prefers.",
         "",
@@ -325,7 +327,7 @@ def diagnosis_lines(figures: dict[str, Any]) -> list[str]:
     helps = ", ".join(f"{row['wider_helps']} of {count}" for row in measured)
     ranks = ", ".join(f"{row['rank_correlation']:.2f}" for row in measured)
     epochs = figures["widths_by_epoch"]
-    moves = [sum(abs(new - old) / old for old, new in zip(*pair, strict=True)) / count for pair in zip(epochs, epochs[1:])]
+    moves = [sum(abs(new - old) / old for old, new in zip(*pair, strict=True)) / count for pair in pairwise(epochs)]
     return [
         *lines,
         "",
