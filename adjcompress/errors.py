@@ -19,6 +19,12 @@ class AdjCompressError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says; its name, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
     """The choices, those spelt most like `name` first, the others in their own order."""
     names = list(choices)

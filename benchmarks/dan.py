@@ -312,9 +312,7 @@ def diagnosis_lines(figures: dict[str, Any]) -> list[str]:
         "Truth: a group's next narrower candidate against its next wider one, one-hot, all others at uniform alpha 2. The "
         "weights are those at the end of the search, which learnt at the widths it prefers.",
         "",
-        "| group | truth | "
-        + " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
-        + " | likeliest at end |",
+        f"| group | truth | {columns} | likeliest at end |",
         "| --- | ---: |" + " ---: |" * (len(measured) + 1),
     ]
     for number, name in enumerate(figures["groups"]):

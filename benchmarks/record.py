@@ -13,8 +13,12 @@ from adjcompress.files import write_text
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, figures: Any, repetitions: int | str) -> Path:
-    """Write results/<name>.json: the figures, the command, the repetitions and the machine."""
+def record(name: str, figures: Any, repetitions: int | str, added: bool = False) -> Path:
+    """Write results/<name>.json: the figures, the command, the repetitions and the machine.
+
+    With `added`, a part of the figures is new and the rest is what the file held: its own command, repetitions and machine
+    stay, and those of the new part are appended to `added`.
+    """
     arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
     content = {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
@@ -23,6 +27,10 @@ def record(name: str, figures: Any, repetitions: int | str) -> Path:
         "figures": figures,
     }
     path = RESULTS / f"{name}.json"
+    if added:
+        earlier = json.loads(path.read_text())
+        new = {key: value for key, value in content.items() if key != "figures"}
+        content = {**earlier, "added": [*earlier.get("added", []), new], "figures": figures}
     write_text(path, json.dumps(content, indent=1) + "\n")
     print(f"-> benchmarks/results/{path.name}")
     return path

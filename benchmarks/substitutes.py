@@ -19,6 +19,8 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,8 @@ class Job:
             self.train(TEACHER, "standard", MethodOptions())
         if part == parts - 1 and ADJOINED not in known:
             self.train(ADJOINED, "adjoined", MethodOptions(alphas=ALPHAS, slim=["*"]))  # which needs no teacher
-        for number, run in enumerate(run for run in runs(self.arguments.budgets) if run.name not in known):
+        asked = [run for run in runs(self.arguments.budgets) if any(map(partial(fnmatchcase, run.name), self.arguments.only))]
+        for number, run in enumerate(run for run in asked if run.name not in known):
             if number % parts != part:
                 continue
             while run.attention and not (teacher / "results.json").is_file():
@@ -112,8 +115,7 @@ class Job:
 
 def earlier(job: Job) -> dict[str, Any]:
     """The figures of results/substitutes.json; those of another recipe, seed, network or budgets are refused."""
-    kept = json.loads((RESULTS / "substitutes.json").read_text())
-    figures: dict[str, Any] = {"timed": {key: kept[key] for key in ("command", "repetitions", "machine")}, **kept["figures"]}
+    figures: dict[str, Any] = json.loads((RESULTS / "substitutes.json").read_text())["figures"]
     now: dict[str, Any] = {
         "model": job.arguments.model,
         "images": len(read_data(job.spec).train),
@@ -141,7 +143,7 @@ def add(job: Job) -> None:
             rows[run.name] |= {"trained_later": True, "teacher_accuracy": teacher if run.attention else None}
             added.append(run.name)
     figures["rows"] = list(rows.values())
-    record("substitutes", figures, f"1 seed ({job.arguments.seed}); added, untimed: {', '.join(added)}")
+    record("substitutes", figures, f"1 seed ({job.arguments.seed}); untimed: {', '.join(added)}", added=True)
     write_text(RESULTS / "substitutes.md", page(figures))
 
 
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--validation", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--add", action="store_true", help="keep the rows of results/substitutes.json")
+    parser.add_argument("--only", nargs="+", default=["*"], help="train: runs whose names match one of these patterns")
     parser.add_argument("--part", default="0/1", help="train: every n-th of the runs, k/n")
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, default=Path("substitutes"))

@@ -309,14 +309,25 @@ def deployment() -> list[str]:
     return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split."]
 
 
+def machines() -> list[str]:
+    """What the results were measured on: a line for each machine and its versions, with the results' names."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        machine = json.loads(path.read_text())["machine"]
+        versions = machine["versions"]
+        key = (
+            f"{machine['cpu']} with {', '.join(machine['instructions'])}, {machine['cores']} cores, torch {versions['torch']}, "
+            f"ONNX Runtime {versions['onnxruntime']}"
+        )
+        found.setdefault(key, []).append(path.stem)
+    return [f"{key}: {', '.join(names)}." for key, names in sorted(found.items(), key=lambda item: -len(item[1]))]
+
+
 def table() -> str:
     lines = ["| what | measured | command |", "| --- | --- | --- |"]
     lines += [f"| {what} | {figure} | {command} |" for what, figure, command in rows()]
     lines += ["", *deployment()]
-    machine = read("latency")["machine"]
-    lines += ["", f"{machine['cpu']} with {', '.join(machine['instructions'])}, {machine['cores']} cores, "
-              f"torch {machine['versions']['torch']}, ONNX Runtime {machine['versions']['onnxruntime']}. "
-              "Machine, versions, repetitions and every single figure: `benchmarks/results/`."]  # fmt: skip
+    lines += ["", *machines(), "Machine, versions, repetitions and every single figure: `benchmarks/results/`."]
     return "\n".join(lines)
 
 

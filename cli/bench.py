@@ -113,7 +113,7 @@ def bench(
         refuse_with("--target", "threads", "batch")
     if table is not None:
         _check_table(files, counts, targets)
-        refuse_with("--table", "executor")
+        refuse_with("--table", "executor", "engine", "reference", "duration", "output")
         network = Asked(model, image_size, classes, model_options(model_option), slim)
         bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return

@@ -25,7 +25,7 @@ from adjcompress.data import DataSpec, read_data
 from adjcompress.methods import Terms, decay_groups
 from adjcompress.training import Run, evaluate
 from adjcompress.training.batch_norm import synchronised_batch_norm
-from adjcompress.training.checkpoint import checkpoints, newest_checkpoint
+from adjcompress.training.checkpoint import checkpoints, load_optimizers_, newest_checkpoint, optimizer_tensors
 from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
 from adjcompress.training.run import held, point_latest_at
 
@@ -507,3 +507,23 @@ def test_sgd_takes_parameters_whose_first_gradient_comes_late() -> None:
             optimizer.step()
             optimizer.zero_grad()
     torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_resumed_optimizer_lies_in_memory_as_its_weights(kind: str) -> None:
+    """Fused optimisers read weights and states in the order of memory: of channels-last weights, states must be so too."""
+    ends = []
+    for resumed in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        [optimizer] = make_optimizers(decay_groups(layer, 0.0), ac.recipe("cifar").changed(optimizer=kind, lr=0.1), 10)
+        for step in range(4):
+            if resumed and step == 2:
+                kept = {name: tensor.contiguous() for name, tensor in optimizer_tensors([optimizer]).items()}
+                [optimizer] = make_optimizers(decay_groups(layer, 0.0), ac.recipe("cifar").changed(optimizer=kind, lr=0.1), 10)
+                load_optimizers_([optimizer], kept)
+            layer.weight.grad = torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+            layer.bias.grad = torch.zeros(8)  # type: ignore[union-attr]
+            optimizer.step()
+        ends.append(layer.weight.detach().clone())
+    assert torch.equal(*ends)

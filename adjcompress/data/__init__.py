@@ -1,7 +1,14 @@
 """Which images are trained and tested on, and how do they arrive?"""
 
 from adjcompress.data.augment import Augmentation, augmentation, central
-from adjcompress.data.loader import TrainingBatches, epoch_batches, evaluation_batch, evaluation_batches, steps_of
+from adjcompress.data.loader import (
+    TrainingBatches,
+    check_batches,
+    epoch_batches,
+    evaluation_batch,
+    evaluation_batches,
+    steps_of,
+)
 from adjcompress.data.sources import data_names, load_data, read_data
 from adjcompress.data.splits import IGNORED, DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
 
@@ -17,6 +24,7 @@ __all__ = [
     "TrainingBatches",
     "augmentation",
     "central",
+    "check_batches",
     "data_names",
     "epoch_batches",
     "evaluation_batch",

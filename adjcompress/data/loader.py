@@ -49,6 +49,15 @@ def steps_of(images: int, batch_size: int) -> int:
     return max(1, -(-images // batch_size))
 
 
+def check_batches(split: Split, batch_size: int, world: int = 1) -> None:
+    """Refuse batches that `world` processes cannot share among a split's images."""
+    if batch_size < 1 or world * 2 > len(split):
+        raise AdjCompressError(
+            f"--batch-size {batch_size} with {world} processes does not fit {len(split)} training images: "
+            "at least 1, and 2 images for each process."
+        )
+
+
 def evaluation_batch(data: ImageData) -> int:
     """How many images are looked at together: 250; for segmentation, where layers stay as large as images, a million pixels."""
     height, width = data.preprocessing.size
@@ -70,11 +79,7 @@ class TrainingBatches:
         workers: int | None = None,
         halves: bool = False,
     ) -> None:
-        if batch_size < 1 or world * 2 > len(split):
-            raise AdjCompressError(
-                f"--batch-size {batch_size} with {world} processes does not fit {len(split)} training images: "
-                "at least 1, and 2 images for each process."
-            )
+        check_batches(split, batch_size, world)
         self.split = split.to(device) if isinstance(split, TensorSplit) else split
         self._order = (len(split), batch_size, seed)
         self._halves = halves

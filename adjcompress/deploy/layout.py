@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 
 _BLOCKED = "com.microsoft.nchwc"
 _PLAIN = ("", "ai.onnx", "com.microsoft")
@@ -78,7 +78,7 @@ def optimised(model: onnx.ModelProto | Path) -> onnx.ModelProto:
             onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no type but this
             where = f"{model}: " if isinstance(model, Path) else ""
-            raise AdjCompressError(f"{where}ONNX Runtime cannot run this graph ({str(error).splitlines()[0]}).") from error
+            raise AdjCompressError(f"{where}ONNX Runtime cannot run this graph ({first_line(error)}).") from error
         return onnx.load(str(path), load_external_data=False)
 
 

@@ -24,7 +24,7 @@ from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
 from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
-from adjcompress.methods.supervised import refuse_auxiliary
+from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
 from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
@@ -149,6 +149,8 @@ class SearchMethod:
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         network = self.network
+        for each in (network.full, *network.smalls.values()):
+            tell_progress_(each, progress)
         warming_up = progress < _WARM_UP
         odd = int(network.steps) % 2 == 1
         choosing = not warming_up and (odd or not self.halves)

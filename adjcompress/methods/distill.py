@@ -13,7 +13,7 @@ from adjcompress.adjoined.loss import divergence
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.protocol import MethodOptions, Terms
 from adjcompress.methods.standard import StandardMethod
-from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary
+from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
 from adjcompress.widths import WidthPlan
 
@@ -87,6 +87,7 @@ class DistillMethod(StandardMethod):
         self.teacher.to(images.device, images.dtype)
         with torch.no_grad():
             wanted = self.teacher(images)
+        tell_progress_(self.network, progress)
         small = self.network(images)
         supervised = cross_entropy(small, labels)
         apart = divergence(wanted / self.temperature, small / self.temperature) * self.temperature**2

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
-from adjcompress.methods.supervised import cross_entropy, tell_progress_
+from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths, slice_model
 
@@ -37,6 +37,14 @@ class StandardMethod:
     @classmethod
     def chosen(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> tuple[str, WidthPlan | None]:
         """What the network is called that is trained, and by which plan it is cut out of `model`; None: it is all of it."""
+        cut = options.plan is not None or any(alpha != 1 for alpha in options.alphas)
+        if cut:
+            refuse_auxiliary(model)
+        elif (options.slim, options.keep, options.align) != (None, None, 1):
+            raise AdjCompressError(
+                f"--slim, --keep and --align say how a network is cut, and --method {cls.name} trains all of it here: leave "
+                "them out, or give --alpha."
+            )
         if options.plan is not None:
             check_plan_alone(options)
             return "plan", plan_like(model, example, options.plan)

@@ -77,22 +77,28 @@ _COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+def check_synchronisable(network: nn.Module, processes: int) -> None:
+    """Refuse a batch norm with a forward of its own (timm has such): it would see its own process's batch, unnoticed."""
+    for name, module in network.named_modules() if processes > 1 else ():
+        if isinstance(module, tuple(_COUNTERPARTS)) and type(module) not in _COUNTERPARTS:
+            raise AdjCompressError(
+                f"Layer {name} is a {type(module).__name__}, whose statistics cannot be shared by {processes} processes: "
+                "train this network in one process."
+            )
+
+
 @contextmanager
 def synchronised_batch_norm(network: nn.Module, processes: int) -> Iterator[None]:
     """Within the block every batch norm of `network` sees the batches of all processes.
 
-    Only the class of the modules changes, and changes back: their tensors, names and numbers stay as they are. A batch norm
-    with a forward of its own (timm has such) is refused: it would see its own process's batch, and nobody would notice.
+    Only the class of the modules changes, and changes back: their tensors, names and numbers stay as they are. See also
+    `check_synchronisable`.
     """
+    check_synchronisable(network, processes)
     changed = []
     if processes > 1:
-        for name, module in network.named_modules():
+        for module in network.modules():
             original = type(module)
-            if isinstance(module, tuple(_COUNTERPARTS)) and original not in _COUNTERPARTS:
-                raise AdjCompressError(
-                    f"Layer {name} is a {original.__name__}, whose statistics cannot be shared by {processes} processes: "
-                    "train this network in one process."
-                )
             if original in _COUNTERPARTS:
                 module.__class__ = _COUNTERPARTS[original]
                 changed.append((module, original))

@@ -161,11 +161,19 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 
 
 def load_optimizers_(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Put named tensors of `optimizer_tensors` back; the parameter groups, and what they do not name, stay as they are."""
+    """Put named tensors of `optimizer_tensors` back; the parameter groups, and what they do not name, stay as they are.
+
+    A state of a parameter's shape takes its strides too: fused optimisers walk through both as they lie in memory, and of a
+    channels-last weight would give each entry the state of another.
+    """
     for prefix, optimizer in _numbered(optimizers):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Any]] = dict(optimizer.state_dict()["state"])
         for name, tensor in under(prefix, tensors).items():
             number, _, key = name.partition("/")
+            parameter = parameters[int(number)]
+            if tensor.shape == parameter.shape:
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
             state.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

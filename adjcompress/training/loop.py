@@ -24,15 +24,16 @@ from adjcompress.data import (
     TrainingBatches,
     augmentation,
     central,
+    check_batches,
     evaluation_batch,
     evaluation_batches,
 )
 from adjcompress.errors import AdjCompressError
-from adjcompress.machine import machine_facts
+from adjcompress.machine import emulates_bf16, machine_facts
 from adjcompress.methods import Method
 from adjcompress.models import ModelSpec
 from adjcompress.seeds import derived_seed
-from adjcompress.training.batch_norm import synchronised_batch_norm
+from adjcompress.training.batch_norm import check_synchronisable, synchronised_batch_norm
 from adjcompress.training.checkpoint import (
     AVERAGE,
     Checkpoint,
@@ -84,12 +85,18 @@ def fit(
     check_recipe(recipe, data, method)
     fabric = fabric or launch(Hardware())
     check_processes(method, fabric)
+    check_batches(data.train, recipe.batch_size, fabric.world_size)
+    check_synchronisable(method.network, fabric.world_size)
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
     if fabric.is_global_zero:
         start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes}, phase_of or folder)
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
+    if precision_name(fabric) == "bf16" and fabric.device.type == "cpu" and emulates_bf16():
+        reporter.warn(
+            "This CPU has no instructions for bf16 and emulates it, up to a hundred times slower: take --precision 32."
+        )
     if resume and found is None:
         raise AdjCompressError(
             f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
@@ -300,6 +307,7 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 def check_recipe(recipe: Recipe, data: ImageData, method: Method) -> None:
     """Refuse what a recipe cannot do with this data and method."""
+    augmentation(recipe.augmentation, data)  # an unknown one is an error
     if recipe.ema and method.unaveraged is not None:
         raise AdjCompressError(f"--ema does not go with --method {method.name}: {method.unaveraged}.")
     for option, given in (("--label-smoothing", recipe.label_smoothing), ("--mixup", recipe.mixup)):

@@ -11,7 +11,7 @@ import safetensors
 from torch import Tensor, nn
 
 from adjcompress.data import ImageData, Preprocessing
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.methods import TeacherFile
 from adjcompress.models import ModelSpec, load_weights_, read_state, state_checksum
 from adjcompress.substitutes import Substitution, apply_substitution
@@ -111,4 +111,4 @@ def _package(path: Path, option: str) -> dict[str, Any] | None:
             raise ValueError(f"a package of format {PACKAGE_FORMAT} is expected")
         return content
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise AdjCompressError(f"{option} {path} cannot be read: {str(error).splitlines()[0]}.") from error
+        raise AdjCompressError(f"{option} {path} cannot be read: {first_line(error)}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ _BELONGS = {
     "cost": ("budgeted",),
     "samples_per_batch": ("budgeted",),
     "warm_up": ("budgeted",),
+    "beta": ("adjoined", "dan"),
+    "schedule": ("adjoined", "dan"),
+    "detach": ("adjoined", "dan"),
     "weight": ("adjoined", "dan", "distill"),
     "small_first": ("adjoined", "dan"),
     "small_labels": ("adjoined", "dan"),
@@ -234,6 +238,12 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
     if options.search_epochs is not None and options.search_epochs < 1:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
+    if options.new_classifier and options.weights is None:
+        raise AdjCompressError("--new-classifier lets the last layer of trained weights start afresh: give --weights too.")
+    if not (math.isfinite(options.method_options.weight) and options.method_options.weight >= 0):
+        raise AdjCompressError(f"--weight {options.method_options.weight:g} must be 0 or more.")
+    if not 0 <= options.method_options.beta < 1:
+        raise AdjCompressError(f"--beta {options.method_options.beta:g} must be at least 0 and below 1.")
     if options.importance is not None and options.weights is None:
         raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
     cut = bool(options.method_options.alphas) or options.method_options.plan is not None

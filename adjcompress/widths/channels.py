@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 
 Side = Literal["in", "out"]
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -341,7 +341,7 @@ def _refuse_what_cannot_be_cut(network: nn.Module, example: Tensor) -> tuple[str
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise AdjCompressError(
                 f"The network does not take an image batch of shape {tuple(example.shape)}: "
-                f"{running[-1] if running else 'its forward'}: {str(error).splitlines()[0]}."
+                f"{running[-1] if running else 'its forward'}: {first_line(error)}."
             ) from error
     if not isinstance(logits, Tensor):
         raise AdjCompressError(f"The network gives a {type(logits).__name__}; a tensor of logits (N, classes) is expected.")

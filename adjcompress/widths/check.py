@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.widths.channels import BatchNorm, Convolution, is_selection, running_modules
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.surgery import slice_model
@@ -100,7 +100,7 @@ def _outputs(network: nn.Module, images: Tensor, plan: WidthPlan | None) -> dict
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise AdjCompressError(
                 f"Layer {running[-1] or 'the network itself'} cannot be cut: the sliced network does not run there "
-                f"({str(error).splitlines()[0]}). Keep it whole with --keep."
+                f"({first_line(error)}). Keep it whole with --keep."
             ) from error
     return outputs
 
