@@ -19,7 +19,7 @@ from adjcompress.deploy.extract import _reestimated_
 from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.report import write_report
-from adjcompress.supernets import LatencyCost, MeasuredCost
+from adjcompress.supernets import LatencyCost, MeasuredCost, StochasticSuperNetwork
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.loop import check_processes
 
@@ -246,3 +246,18 @@ def test_what_cannot_be_is_refused(here: Path, changes: dict[str, Any], text: st
         train(options(**changes), Path("run"))
     assert text in str(caught.value)
     assert not Path("run").exists()
+
+
+def test_gates_are_settled_once_though_their_optimiser_has_momentum(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle, decided = StochasticSuperNetwork.settle_, []
+
+    def told(network: StochasticSuperNetwork, gates: Tensor) -> None:
+        decided.append(gates.clone())
+        settle(network, gates)
+
+    monkeypatch.setattr(StochasticSuperNetwork, "settle_", told)
+    run = train(options(), here / "run")
+    (gates,) = decided
+    network = run.method().network
+    assert isinstance(network, StochasticSuperNetwork) and not (network.logits.abs() == network.logits.abs()[0]).all()
+    assert torch.equal(network.decided()[0], gates)

@@ -160,6 +160,13 @@ def export_package(
             f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
             f"({theirs}): give the data it was trained on with --data."
         )
+    seen, given = ((each.size, each.mean, each.std) for each in (info.preprocessing, data.preprocessing))
+    if seen != given:
+        raise AdjCompressError(
+            f"{package} sees images of {seen[0][0]}x{seen[0][1]} pixels (mean {seen[1]}, std {seen[2]}), and "
+            f"{data.spec.source} is read as {given[0][0]}x{given[0][1]} (mean {given[1]}, std {given[2]}): read the data as it "
+            "was read for training."
+        )
     pixels = first_pixels(data, data.validation, max(_BATCHES))
     example = pixels if options.preprocess else data.preprocessing.normalise(pixels)
     network, metadata = load_package(package), onnx_metadata(info)
