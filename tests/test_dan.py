@@ -152,6 +152,19 @@ def test_both_phases_resume_to_the_same_weights_and_widths(
         resume()
 
 
+def test_a_search_goes_on_that_a_version_with_fewer_options_began(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):
+        train(dan_options(digits), Path("runs/dan"), reporter=StopAt(2))
+    path = Path("runs/dan/search/config.json")
+    config = json.loads(path.read_text())
+    del config["method"]["settings"]["options"]["growing"]
+    path.write_text(json.dumps(config))
+    assert resume().results() is not None
+
+
 def test_the_searched_network_meets_the_budget_and_is_extracted_to_the_last_bit(dan_run: Any, tmp_path: Path) -> None:
     report = ac.extract_package(dan_run, output=tmp_path / "small.safetensors")
     assert report.certificate.max_difference == 0

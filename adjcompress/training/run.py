@@ -21,7 +21,7 @@ from torch import nn
 from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import system_errors, write_text
-from adjcompress.methods import METHODS, PHASES, Method
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions
 from adjcompress.models import ModelSpec
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.training.recipe import Recipe
@@ -209,6 +209,16 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_text(folder / "results.json", json.dumps(results, indent=1))
 
 
+def _with_later_options(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's entry in config.json; options of a search that a version before did not know have their defaults."""
+    settings = dict(method["settings"])
+    if method["name"] in PHASES:
+        defaults = json.loads(json.dumps(asdict(MethodOptions())))
+        del defaults["plan"]  # which a search is to find
+        settings["options"] = {**defaults, **settings["options"]}
+    return {**method, "settings": settings}
+
+
 def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Path) -> None:
     """Make a run's folder and config.json, or check that the one to go on with is the same training.
 
@@ -218,6 +228,7 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
         old, asked = dict(open_run(folder).config), json.loads(json.dumps(config))
         old["data"] = asdict(DataSpec(**old["data"]))  # what a version before did not know has its default
         old["recipe"] = Recipe(**old["recipe"]).to_json()
+        old["method"] = _with_later_options(old["method"])
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
         differing = [key for key in _MUST_MATCH if old.get(key) != asked.get(key)]
