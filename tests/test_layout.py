@@ -35,8 +35,8 @@ class TestWithBlocks:
             counts[align] = (sum(parameter.numel() for parameter in small.parameters()), len(found))
             if align == 1:
                 assert {layer.layer for layer in found} >= {"layer2.0.conv2", "layer2.1.conv3"}
-                for layer in found:
-                    assert layer.channels_in == 30 and layer.wanted_in == 32
+                outside = {(30, 32)} | ({(15, 16)} if block_channels() < 16 else set())  # fewer than a block are read in order
+                assert {(layer.channels_in, layer.wanted_in) for layer in found} == outside
         assert counts[1][0] < counts[align_auto()][0]
         assert counts[1][1] > 0 == counts[align_auto()][1]
 

@@ -31,7 +31,7 @@ from adjcompress.widths.channels import channel_groups
 
 _SWEEP_BYTES = 256 * 2**20  # weights of layers measured within one graph
 _LAYER_SECONDS, _NETWORK_SECONDS = 1.0, 20.0  # for one pass over a sweep; for the two networks measured whole
-_ALIGN = 4  # the smallest widths are rounded up to this
+_ALIGN = 4  # the widths of the smallest network that is measured whole are rounded up to this
 Reach = tuple[tuple[int, int], tuple[int, int]]  # lowest and highest number of inputs, and of outputs
 Cores = tuple[int, ...]  # that a process is bound to; () to none
 Progress = Callable[[int, int, str], None]
@@ -179,8 +179,7 @@ def _reaches(
     lost: dict[tuple[str, str], int] = {}
     for group in channel_groups(network, example):
         if group.name in slim_groups:
-            step = math.lcm(_ALIGN, group.quantum)
-            kept = min(group.channels, math.ceil(group.channels / alpha / step) * step)
+            kept = min(group.channels, math.ceil(group.channels / alpha / group.quantum) * group.quantum)
             for axis in group.axes:
                 gone = sum(channel >= kept for channel in axis.channel)
                 lost[axis.layer, axis.side] = lost.get((axis.layer, axis.side), 0) + gone
