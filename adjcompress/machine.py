@@ -16,7 +16,7 @@ from adjcompress.version import versions
 # The instructions that decide how fast a convolution runs.
 _TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
 
-# The instructions, on x86, that multiply in bf16; without any, a bf16 product is emulated, at a hundredth of the speed.
+# The instructions, on x86, that multiply in bf16; without any, a bf16 product is emulated.
 _BF16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
 
 # The cores of a CPU target, each with one thread.

@@ -161,7 +161,7 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
         add(
             together,
             f"{network}, all small networks in one full network, {figures['recipe']['epochs']} epochs, points over uniform "
-            f'widths (seed {seeds}); "expected" is the tool\'s own decision',
+            f'widths (seed{"s" * (len(figures["rows"]) > 1)} {seeds}); "expected" is the tool\'s own decision',
             text,
         )
 
