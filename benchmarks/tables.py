@@ -150,7 +150,7 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
             text,
         )
 
-    networks = {"dan_together": "The same budget", "dan_constant": "Eight layers of equal width, CIFAR-10 (10,000 images)"}
+    networks = {"dan_together": "The same budget", "dan_constant": "Eight layers of equal width, CIFAR-10"}
     for name, network in networks.items():
         together = read(name)
         figures = together["figures"]
@@ -160,7 +160,8 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
         seeds = " and ".join(str(row["seed"]) for row in figures["rows"])
         add(
             together,
-            f"{network}, all small networks in one full network, {figures['recipe']['epochs']} epochs, points over uniform "
+            f"{network}, all small networks in one full network, {figures['images']:,} training images, "
+            f"{figures['recipe']['epochs']} epochs, points over uniform "
             f'widths (seed{"s" * (len(figures["rows"]) > 1)} {seeds}); "expected" is the tool\'s own decision',
             text,
         )
