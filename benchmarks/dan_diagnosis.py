@@ -10,8 +10,9 @@ Reads a finished search, with its weights, and looks at it with the budget off, 
 - spread and annealing: how probable the likeliest candidate of each group is at the end, and the expected widths by epoch.
 
     python benchmarks/dan_diagnosis.py --run dan-constant/seed0/search
+    python benchmarks/dan_diagnosis.py --run dan-together/seed0/search --name dan_diagnosis_resnet18
 
-Writes results/dan_diagnosis.json and dan.md.
+Writes results/dan_diagnosis.json, or by --name, and dan.md.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def rank_correlation(first: Any, second: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a finished search")
+    parser.add_argument("--name", default="dan_diagnosis", help="of the result")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     run = ac.open_run(arguments.run)
@@ -106,7 +108,9 @@ def main() -> None:
     _, slope = fresh.expected_part()
     per_cost = (slope * fresh.network.place).sum(1) * fresh.limits[0].most
     truth = truths(fresh, batches, uniform)
-    figures: dict[str, Any] = {"model": run.config["model"], "images": len(data.validation), "draws": DRAWS}
+    figures: dict[str, Any] = {"model": run.config["model"], "data": Path(data.spec.source).stem, "draws": DRAWS}
+    figures |= {"images": len(data.validation), "epochs": run.config["recipe"]["epochs"]}
+    figures["uniform_divergence"] = divergence(fresh, batches, uniform)
     figures["groups"] = [each.group.name for each in free]
     figures["truth_per_gmac"] = [value * 1e9 for value in truth]
     figures["by_temperature"] = []
@@ -127,7 +131,7 @@ def main() -> None:
         )
     figures["likeliest_at_end"] = ended
     figures["widths_by_epoch"] = [list(line["search"]["widths"].values()) for line in run.log()]
-    record("dan_diagnosis", figures, f"{len(batches)} batches of {BATCH} and {DRAWS} draws")
+    record(arguments.name, figures, f"{len(batches)} batches of {BATCH} and {DRAWS} draws")
     write_page()
 
 

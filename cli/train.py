@@ -206,10 +206,16 @@ _SECTIONS = {
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/<data>-<model>-<method>]")
 @click.option("--resume", is_flag=True, help="Go on with --run, or with the newest run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--devices", type=int, default=1, show_default=True, help="Processes on this machine; torchrun sets it itself.")
+@click.option(
+    "--devices",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Processes on this machine; torchrun sets it itself, --resume takes the run's.",
+)
 @click.option("--nodes", type=int, default=1, show_default=True, help="Machines; torchrun sets it itself.")
 @click.option("--precision", default="32", show_default=True, help="32, bf16 or 64; with --resume the run's own.")
-@click.option("--compile", is_flag=True, help="Compile the network with torch.compile.")
+@click.option("--compile", is_flag=True, help="Compile the network with torch.compile; --resume does if the run did.")
 @output_options
 @click.pass_context
 def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -233,12 +239,14 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     from adjcompress_cli.progress import ProgressReporter
 
     from adjcompress.report import write_report
-    from adjcompress.training import Hardware, Reporter, begun_run, resume
+    from adjcompress.training import Hardware, Reporter, begun_run, hardware_of, resume
     from adjcompress.training import train as train_anew
     from adjcompress.training.run import PLAN
 
-    if options["resume"] and not given(ctx, "precision"):
-        options["precision"] = begun_run(options["run"]).config["precision"]
+    if options["resume"]:
+        before = hardware_of(begun_run(options["run"]))
+        own = {"precision": before.precision, "compile": before.compile, "devices": max(1, before.devices // options["nodes"])}
+        options |= {name: value for name, value in own.items() if not given(ctx, name)}
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
     reporter: Reporter = Reporter() if quiet else ProgressReporter()
     try:

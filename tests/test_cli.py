@@ -289,6 +289,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--new-classifier"), "--new-classifier lets the last layer of trained weights start afresh"),
         (("train", "--augmentation", "crop-flop"), "Augmentation 'crop-flop' is unknown. Choices: crop-flip"),
         (("train", "--batch-size", "0"), "--batch-size 0"),
+        (("train", "--batch-size", "1"), "With steps of one image, layer layer4.0.bn1 normalises by the variance of a single"),
         (("bench", "--table", "t.json", "--duration", "1"), "--duration"),
         (("bench", "--table", "t.json", "--engine", "torch"), "--engine"),
         (("train", "--image-size", "4"), "--image-size 4 is too small"),

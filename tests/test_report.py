@@ -484,3 +484,15 @@ def test_spread_positions_keep_their_order_and_their_distance(positions: list[fl
 )
 def test_figures_are_written_for_people(written: str, expected: str) -> None:
     assert written.replace("\xa0", " ") == expected
+
+
+def test_a_network_whose_batch_norms_were_measured_anew_has_its_accuracy_of_after_that(run: ac.training.Run) -> None:
+    content = everything(run.folder)
+    package = content["extract"]["small-alpha2.safetensors"]
+    package |= {"accuracy": {"test": 0.4321}, "reestimated": certificate("re-estimate", 0.8)}
+    content["export"]["model-int8.onnx"]["int8"]["ranges"] = "average"
+    deployed(run, content)
+    page = Page(write_report(run))
+    assert "alpha2 43.21" in page.text.replace("\u00a0", " ").replace("\u202f", " ")
+    assert "Then its batch norms were measured anew, which moved a logit by at most 0.10 of the largest" in page.text
+    assert "--reestimate" in page.text and "--ranges average" in page.text

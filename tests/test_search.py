@@ -315,6 +315,7 @@ def test_the_gradient_of_the_expected_cost_is_that_of_the_mean() -> None:
         ("params=1800000", 1.8e6, False, None),
         ("latency=9ms@one-core", 9.0, False, "one-core"),
         ("latency=250us", 0.25, False, None),
+        ("cycles=2000", 2000.0, False, None),
         ("latency=0.5@two-core", 0.5, True, "two-core"),
     ],
 )

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
 from adjcompress.methods import Terms, decay_groups
-from adjcompress.training import Run, evaluate
+from adjcompress.modes import evaluating
+from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, load_optimizers_, newest_checkpoint, optimizer_tensors
 from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
@@ -527,3 +528,22 @@ def test_a_resumed_optimizer_lies_in_memory_as_its_weights(kind: str) -> None:
             optimizer.step()
         ends.append(layer.weight.detach().clone())
     assert torch.equal(*ends)
+
+
+def test_networks_that_are_looked_at_are_left_as_they_were() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout())
+    network[0].eval()  # frozen, in a network that trains
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        assert not any(module.training for module in network.modules()) and not torch.is_grad_enabled()
+        raise ZeroDivisionError
+    assert torch.is_grad_enabled()
+    assert [module.training for module in network.modules()] == [True, False, True]
+
+
+def test_a_run_goes_on_compiled_and_in_as_many_processes_as_it_began(tmp_path: Path, digits: ac.ImageData) -> None:
+    run = train_tiny(str(tmp_path / "run"), digits, epochs=1)
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["compile"] is False and hardware_of(run) == ac.Hardware(devices=1, precision="32", compile=False)
+    changed = config | {"compile": True, "processes": 2, "precision": "64"}
+    (run.folder / "config.json").write_text(json.dumps(changed))
+    assert hardware_of(ac.open_run(run.folder)) == ac.Hardware(devices=2, precision="64", compile=True)

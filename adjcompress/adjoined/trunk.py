@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import evaluating, watching
 from adjcompress.widths.channels import Convolution
 from adjcompress.widths.plan import WidthPlan
 
@@ -33,17 +34,16 @@ def trunk_of(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> 
         if not after:
             done.append(name)
 
-    training, hooks = full.training, []
+    hooks = []
     for name, module in full.named_modules():
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
         hooks.append(module.register_forward_hook(lambda *_, name=name: leave(name)))
     try:
-        with torch.no_grad():
-            full.eval()(example)
+        with evaluating(full):
+            full(example)
     finally:
         for hook in hooks:
             hook.remove()
-        full.train(training)
     for name in after:
         if name in done and next(full.get_submodule(name).parameters(), None) is not None:
             raise AdjCompressError(f"--trunk shared: layer {name} runs before the first layer that is cut, and again after it.")
@@ -71,22 +71,15 @@ class SharedTrunk:
     def kept_from(self, network: nn.Module) -> Iterator[None]:
         """Within the block what `network` makes of the modules is kept."""
 
-        def keeper(name: str) -> Any:
-            wanted = self.names.count(name)
+        wanted = Counter(self.names)
 
-            def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                outputs = self.outputs.setdefault(name, [])
-                if len(outputs) < wanted:
-                    outputs.append(output)
+        def keep(name: str, _input: Any, output: Any) -> None:
+            outputs = self.outputs.setdefault(name, [])
+            if len(outputs) < wanted[name]:
+                outputs.append(output)
 
-            return keep
-
-        hooks = [network.get_submodule(name).register_forward_hook(keeper(name)) for name in dict.fromkeys(self.names)]
-        try:
+        with watching({name: network.get_submodule(name) for name in wanted}, keep):
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     @contextmanager
     def reused_by(self, network: nn.Module, views: Mapping[str, Tensor]) -> Iterator[None]:
@@ -123,19 +116,13 @@ class FirstConvolution:
     def kept_from(self, full: nn.Module) -> Iterator[None]:
         """Within the block the output of the layer that sees the very images is kept."""
 
-        def keep(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
-            if self.output is None and inputs[0] is self.images:
+        def keep(name: str, images: Tensor, output: Tensor) -> None:
+            if self.output is None and images is self.images:
                 self.name, self.output, self.version = name, output, output._version
 
-        hooks = []
-        for name, module in full.named_modules():
-            if isinstance(module, Convolution):
-                hooks.append(module.register_forward_hook(lambda _, inputs, output, name=name: keep(name, inputs, output)))
-        try:
+        convolutions = {name: module for name, module in full.named_modules() if isinstance(module, Convolution)}
+        with watching(convolutions, keep):
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     @contextmanager
     def reused_by(self, small: nn.Module, views: Mapping[str, Tensor]) -> Iterator[None]:

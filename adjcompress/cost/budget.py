@@ -73,7 +73,8 @@ class Budget:
             return f"{self.cost}={self.amount:.9g}{where}"
         if self.cost == "latency":
             return f"latency={self.amount:.9g}ms{where}"
-        name, size = next((name, size) for name, size in reversed(_COUNTS.items()) if self.amount >= size or size == 1)
+        units = reversed(_UNITS[self.cost].items())
+        name, size = next((name, size) for name, size in units if self.amount >= size or size == 1)
         return f"{self.cost}={self.amount / size:.9g}{name}"
 
 

@@ -7,6 +7,7 @@ from adjcompress.data.loader import (
     epoch_batches,
     evaluation_batch,
     evaluation_batches,
+    smallest_batch,
     steps_of,
 )
 from adjcompress.data.sources import data_names, load_data, read_data
@@ -31,5 +32,6 @@ __all__ = [
     "evaluation_batches",
     "load_data",
     "read_data",
+    "smallest_batch",
     "steps_of",
 ]

@@ -49,6 +49,11 @@ def steps_of(images: int, batch_size: int) -> int:
     return max(1, -(-images // batch_size))
 
 
+def smallest_batch(images: int, batch_size: int, halves: bool = False) -> int:
+    """Images in the smallest step of an epoch in one process."""
+    return min(len(batch) for batch in epoch_batches(images, batch_size, 0, 0, halves=halves))
+
+
 def check_batches(split: Split, batch_size: int, world: int = 1) -> None:
     """Refuse batches that `world` processes cannot share among a split's images."""
     if batch_size < 1 or world * 2 > len(split):

@@ -15,6 +15,7 @@ from adjcompress.methods.protocol import MethodOptions, Terms
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
+from adjcompress.modes import evaluating
 from adjcompress.widths import WidthPlan
 
 
@@ -64,10 +65,8 @@ class DistillMethod(StandardMethod):
         if attention:
             raise AdjCompressError("--attention goes with --method substitute; distill compares answers: leave it out.")
         teacher = teacher.eval().requires_grad_(False)
-        training = self.network.training
-        with torch.no_grad():
-            theirs, ours = teacher(example[:1]).shape, self.network.eval()(example[:1]).shape
-        self.network.train(training)
+        with evaluating(self.network):
+            theirs, ours = teacher(example[:1]).shape, self.network(example[:1]).shape
         if theirs != ours:
             raise AdjCompressError(f"--teacher gives logits {tuple(theirs)}, the small network {tuple(ours)}, for one image.")
         self.teacher, self.teacher_file = teacher, file

@@ -13,6 +13,7 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
+from adjcompress.modes import evaluating
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
 from adjcompress.widths import WidthPlan
@@ -87,9 +88,8 @@ class SubstituteMethod:
         `example` is a batch (N, C, H, W). Layers that either lacks, maps of different sizes and a teacher of other classes
         are AdjCompressErrors. The teacher stays in evaluation mode and is not trained.
         """
-        with torch.no_grad():
-            classes = self.network.eval()(example[:1]).shape[-1]
-            self.network.train()
+        with evaluating(self.network):
+            classes = self.network(example[:1]).shape[-1]
         teacher = teacher.eval().requires_grad_(False)
         layers = tuple(attention) or self.attention or stages(self.network, example)
         check_attention(self.network, teacher, layers, example, classes)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
@@ -23,6 +22,7 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
+from adjcompress.modes import evaluating
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "xresnet18": xresnet.xresnet18,
@@ -195,16 +195,14 @@ def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple
 
     One that cannot take its size, or gives no logits, (N, classes, *per_pixel), of any shape where that is None, is refused.
     """
-    training = network.training
     try:
-        with torch.no_grad():
-            network.eval()(example)
+        with evaluating(network):
+            network(example)
             trained = copy.deepcopy(network).train()(example[:1].repeat(2, 1, 1, 1))  # what exists in training only as well
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         size = "x".join(str(side) for side in example.shape[-2:])
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise AdjCompressError(f"Model {name} does not take {size} images ({text}): choose another --image-size.") from error
-    network.train(training)
     if not isinstance(trained, Tensor | darts.WithAuxiliary):
         raise AdjCompressError(
             f"Model {name} gives {type(trained).__name__} in training, where logits (N, classes) are expected: leave auxiliary "

@@ -41,6 +41,11 @@ def _slice(package: Package) -> Check:
     if difference is None or difference.max_difference is None:
         return Check("open", title, rule, "Its certificate was not kept.")
     found = f"Largest difference {significant(difference.max_difference, 2)}{_on_images(difference)}."
+    if (moved := package.reestimated) is not None and moved.relative is not None:
+        found += (
+            f" Then its batch norms were measured anew, which moved a logit by at most {significant(moved.relative, 2)} of the "
+            f"largest{_on_images(moved)}."
+        )
     return Check("passed" if difference.max_difference == 0 else "failed", title, rule, found)
 
 

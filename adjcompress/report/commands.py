@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adjcompress.methods import METHODS
 from adjcompress.report.deployed import SEQUENTIAL, Bench, Int8, OnnxFile, Package
 from adjcompress.report.gather import RunFacts
 from adjcompress.report.words import printable
@@ -62,6 +63,9 @@ def _extract(run: RunFacts, package: Package) -> str:
     alpha = re.fullmatch(r"alpha([\d_]+)", package.name or "")
     if alpha or package.name == "full":
         words.append(_option("--alpha", alpha[1].replace("_", ".") if alpha else 1))
+    method = METHODS.get(run.config["method"]["name"])
+    if package.reestimated is not None and not (method is not None and method.reestimates):
+        words.append("--reestimate")
     return _broken([*words, _option("-o", package.path)])
 
 
@@ -82,8 +86,13 @@ def _export(file: OnnxFile) -> str:
 
 
 def _int8_options(int8: Int8) -> list[str]:
-    numbers = {"--calibration": int8.calibration_images, "--max-drop": int8.max_drop_points, "--int8-for": int8.processor}
-    words = [_option(name, value) for name, value in numbers.items() if value is not None]
+    asked = {
+        "--calibration": int8.calibration_images,
+        "--max-drop": int8.max_drop_points,
+        "--int8-for": int8.processor,
+        "--ranges": int8.ranges,
+    }
+    words = [_option(name, value) for name, value in asked.items() if value is not None]
     return words + [_option("--int8-keep", layer.name) for layer in int8.float_layers if "--int8-keep" in (layer.why or "")]
 
 

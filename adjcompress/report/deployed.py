@@ -33,7 +33,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Package:
-    """A network that was extracted: its counts, its test accuracy, and how far it is from the one in training."""
+    """A network that was extracted: its counts, its test accuracy, and how far it is from the one in training.
+
+    `reestimated`: how far measuring its batch norms anew then moved it, where that was done; `test` is of after that.
+    """
 
     path: str
     name: str | None
@@ -41,9 +44,11 @@ class Package:
     macs: int | None
     bytes: int | None
     test: float | None
+    test_iou: float | None
     full_parameters: int | None
     full_macs: int | None
     difference: Difference | None
+    reestimated: Difference | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Int8:
     max_drop_points: float | None
     float_layers: tuple[FloatLayer, ...]
     processor: str | None
+    ranges: str | None
     difference: Difference | None
 
 
@@ -243,9 +249,11 @@ def _package(path: str, data: Mapping[str, Any]) -> Package:
         macs=_whole(data.get("macs")),
         bytes=_whole(data.get("bytes")),
         test=number((data.get("accuracy") or {}).get("test")),
+        test_iou=number((data.get("accuracy") or {}).get("test mean IoU")),
         full_parameters=_whole(data.get("full_parameters")),
         full_macs=_whole(data.get("full_macs")),
         difference=_difference(data.get("certificate")),
+        reestimated=_difference(data.get("reestimated")),
     )
 
 
@@ -281,6 +289,7 @@ def _int8(data: Mapping[str, Any]) -> Int8:
         max_drop_points=number(data.get("max_drop_points")),
         float_layers=tuple(_float_layer(layer) for layer in data.get("float_layers") or ()),
         processor=_text(data.get("processor")),
+        ranges=_text(data.get("ranges")),
         difference=_difference(data.get("certificate")),
     )
 

@@ -42,7 +42,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a run: its accuracy, its counts, and the plan it is cut by (None: nothing is cut, or not known)."""
+    """A network of a run: its accuracy, its counts, and the plan it is cut by (None: nothing is cut, or not known).
+
+    `test` is of its package where batch norms were measured anew for that: what is deployed.
+    """
 
     name: str
     test: float | None
@@ -258,18 +261,20 @@ def _networks(
     except (AdjCompressError, OSError) as error:
         problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
     networks = []
+    reestimated = {package.name: package for package in deployed.packages if package.reestimated is not None}
     for name in _names_in_order([*names, *counts, *plans]):
         parameters, macs, size = counts.get(name) or _kept_counts(name, deployed)
+        scores, anew = test.get(name), reestimated.get(name)
         networks.append(
             Network(
                 name=name,
-                test=test[name].accuracy if name in test else None,
+                test=anew.test if anew else scores.accuracy if scores else None,
                 validation=last[name].accuracy if name in last else None,
                 parameters=parameters,
                 macs=macs,
                 bytes=size,
                 plan=plans.get(name),
-                test_iou=test[name].mean_iou if name in test else None,
+                test_iou=anew.test_iou if anew else scores.mean_iou if scores else None,
                 validation_iou=last[name].mean_iou if name in last else None,
             )
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
 from adjcompress.models.weights import shortened
+from adjcompress.modes import evaluating, watching
 
 _WEIGHT = 3000.0
 _STAGE = re.compile(r"(layer|stage|group|denseblock|transition|block)s?_?\d+$")
@@ -37,18 +38,12 @@ def attention_loss(maps: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 def attention_of(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Within the block a forward pass of `network` fills the yielded dict with the attention map of each of `layers`."""
     maps: dict[str, Tensor] = {}
-    hooks = []
-    for name in layers:
 
-        def see(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-            maps[name] = attention_map(output.clone())  # what follows may work on it in place
+    def see(name: str, _input: Any, output: Tensor) -> None:
+        maps[name] = attention_map(output.clone())  # what follows may work on it in place
 
-        hooks.append(network.get_submodule(name).register_forward_hook(see))
-    try:
+    with watching({name: network.get_submodule(name) for name in layers}, see):
         yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def stages(network: nn.Module, example: Tensor) -> tuple[str, ...]:
@@ -103,20 +98,11 @@ def check_attention(network: nn.Module, teacher: nn.Module, layers: Sequence[str
 def _sides(network: nn.Module, layers: Sequence[str], example: Tensor) -> dict[str, tuple[int, int]]:
     """Height and width of what each layer gives; without those that give no images."""
     sides: dict[str, tuple[int, int]] = {}
-    hooks, modes = [], {module: module.training for module in network.modules()}
-    for name in layers:
 
-        def see(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                sides[name] = (int(output.shape[2]), int(output.shape[3]))
+    def see(name: str, _input: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            sides[name] = (int(output.shape[2]), int(output.shape[3]))
 
-        hooks.append(network.get_submodule(name).register_forward_hook(see))
-    try:
-        with torch.no_grad():
-            network.eval()(example[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(network), watching({name: network.get_submodule(name) for name in layers}, see):
+        network(example[:1])
     return sides

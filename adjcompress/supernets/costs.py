@@ -19,6 +19,7 @@ from adjcompress.cost import LatencyTable, count
 from adjcompress.cost.layers import layer_shapes
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork
+from adjcompress.modes import evaluating, watching
 from adjcompress.supernets.architecture import Reach
 from adjcompress.supernets.distributed import distributed_cost
 
@@ -223,21 +224,12 @@ def _imported(name: str) -> Callable[[Sequence[str]], float]:
 def _input_sizes(network: GraphNetwork, example: Tensor) -> dict[str, int]:
     """Elements of what each node's layer takes, for one image."""
     sizes: dict[str, int] = {}
-    hooks = []
-    for name, layer in network.layers.items():
 
-        def see(_module: object, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            sizes[name] = inputs[0][0].numel()
+    def see(name: str, values: Tensor, _output: Tensor) -> None:
+        sizes[name] = values[0].numel()
 
-        hooks.append(layer.register_forward_pre_hook(see))
-    training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, *example.shape[1:]).to(next(network.parameters())))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.train(training)
+    with evaluating(network), watching(dict(network.layers.items()), see):
+        network(torch.zeros(1, *example.shape[1:]).to(next(network.parameters())))
     return sizes
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.graph import IMAGES, GraphNetwork
+from adjcompress.modes import watching
 from adjcompress.supernets.architecture import Reach
 
 _START = 3.0  # a probability of 0.9526
@@ -147,16 +148,9 @@ class StochasticSuperNetwork(nn.Module):
 def _seen_by_norms(layer: nn.Module, values: Tensor) -> list[int]:
     """How many values a channel has where each batch norm of a layer stands."""
     sizes: list[int] = []
-    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [
-        norm.register_forward_pre_hook(lambda _module, inputs: sizes.append(inputs[0].numel() // inputs[0].shape[1]))
-        for norm in norms
-    ]
-    try:
+    norms = {name: module for name, module in layer.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    with watching(norms, lambda _name, seen, _output: sizes.append(seen.numel() // seen.shape[1])):
         layer(values)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return sizes
 
 

@@ -6,7 +6,7 @@ from adjcompress.training.loop import fit
 from adjcompress.training.recipe import RECIPES, Recipe, recipe
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import Run, begun_run, latest_run, new_run_folder, open_run, read_plan
-from adjcompress.training.start import TrainOptions, resume, train
+from adjcompress.training.start import TrainOptions, hardware_of, resume, train
 
 __all__ = [
     "RECIPES",
@@ -20,6 +20,7 @@ __all__ = [
     "begun_run",
     "evaluate",
     "fit",
+    "hardware_of",
     "latest_run",
     "launch",
     "new_run_folder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import evaluating, watching
+from adjcompress.widths.channels import BatchNorm
 
 
 class _Sum(torch.autograd.Function):
@@ -85,6 +87,25 @@ def check_synchronisable(network: nn.Module, processes: int) -> None:
                 f"Layer {name} is a {type(module).__name__}, whose statistics cannot be shared by {processes} processes: "
                 "train this network in one process."
             )
+
+
+def check_single_images(networks: Mapping[str, nn.Module], example: Tensor) -> None:
+    """Refuse batches of one image where batch norm sees one value of each channel of it, which has no variance.
+
+    `example` is one image, (1, C, H, W), of the size of the training's.
+    """
+    for network in networks.values():
+        norms = {name: module for name, module in network.named_modules() if isinstance(module, BatchNorm)}
+        with evaluating(network), watching(norms, _refuse_single_values):
+            network(example.to(next(network.parameters())))
+
+
+def _refuse_single_values(name: str, values: Tensor, _output: Tensor) -> None:
+    if values.numel() == values.shape[1]:
+        raise AdjCompressError(
+            f"With steps of one image, layer {name} normalises by the variance of a single value: take --batch-size 2 or more, "
+            "or larger images."
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from adjcompress.data import IGNORED
+from adjcompress.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,10 @@ def evaluate(
     `per_pixel`: labels are (N, H, W), every pixel's class is asked for, and what is IGNORED counts for nothing. Over all
     processes together where there are several. Every network is left in the mode it was in.
     """
-    modes = {name: network.training for name, network in networks.items()}
     device = next(next(iter(networks.values())).parameters()).device
     meters = {name: _Meters(classes, device, per_pixel) for name in networks}
     count = torch.zeros((), device=device)
-    for network in networks.values():
-        network.eval()
-    with torch.no_grad():
+    with evaluating(*networks.values()):
         for images, labels in batches:
             ready = preprocess(images)
             count += len(labels)
@@ -60,8 +58,6 @@ def evaluate(
                 with autocast():
                     logits = network(ready.to(_dtype(network))).float()
                 meters[name].update(logits, labels)
-    for name, network in networks.items():
-        network.train(modes[name])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)
     return {

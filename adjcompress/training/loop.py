@@ -27,13 +27,14 @@ from adjcompress.data import (
     check_batches,
     evaluation_batch,
     evaluation_batches,
+    smallest_batch,
 )
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import emulates_bf16, machine_facts
 from adjcompress.methods import Method
 from adjcompress.models import ModelSpec
 from adjcompress.seeds import derived_seed
-from adjcompress.training.batch_norm import check_synchronisable, synchronised_batch_norm
+from adjcompress.training.batch_norm import check_single_images, check_synchronisable, synchronised_batch_norm
 from adjcompress.training.checkpoint import (
     AVERAGE,
     Checkpoint,
@@ -87,11 +88,18 @@ def fit(
     check_processes(method, fabric)
     check_batches(data.train, recipe.batch_size, fabric.world_size)
     check_synchronisable(method.network, fabric.world_size)
+    if fabric.world_size == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves) == 1:
+        check_single_images(method.deployables(), data.preprocessing.example(1))
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
     if fabric.is_global_zero:
-        start_run(folder, resume, _config(method, data, recipe, model, seed, fabric) | {"notes": notes}, phase_of or folder)
+        start_run(
+            folder,
+            resume,
+            _config(method, data, recipe, model, seed, fabric) | {"compile": compile, "notes": notes},
+            phase_of or folder,
+        )
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
     if precision_name(fabric) == "bf16" and fabric.device.type == "cpu" and emulates_bf16():
         reporter.warn("This CPU has no instructions for bf16 and emulates it, which is far slower: take --precision 32.")

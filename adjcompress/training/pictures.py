@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adjcompress.data import IGNORED, ImageData, TensorSplit
 from adjcompress.files import written_aside
+from adjcompress.modes import evaluating
 
 PICTURES = "pictures"
 IMAGES = 4
@@ -44,12 +45,10 @@ def write_pictures(folder: Path, networks: Mapping[str, nn.Module], data: ImageD
     pixels, labels = data.validation.batch(chosen.to(data.validation.images.device))
     found = {"labels": labels}
     for name, network in networks.items():
-        training, weights = network.training, next(network.parameters())
-        network.eval()
-        with torch.no_grad():
+        weights = next(network.parameters())
+        with evaluating(network):
             shown = data.preprocessing.normalise(pixels.to(weights.device)).to(weights.dtype)
             found[name] = network(shown).argmax(1)
-        network.train(training)
     (folder / PICTURES).mkdir(exist_ok=True)
     for number in range(count):
         _write(folder / PICTURES / f"{number}.png", Image.fromarray(pixels[number].permute(1, 2, 0).cpu().numpy()))

@@ -140,9 +140,12 @@ def train(
 
 
 def resume(folder: Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
-    """Go on with an interrupted run, by default the newest, as its config.json says."""
+    """Go on with an interrupted run, by default the newest, as its config.json says.
+
+    `hardware`: by default in the run's own precision, compiled if it was, in as many processes.
+    """
     run = begun_run(folder)
-    hardware = hardware or Hardware(precision=run.config["precision"])
+    hardware = hardware or hardware_of(run)
     searching = run.config["method"]["name"] in PHASES
     if run.results() is not None and not searching:
         raise AdjCompressError(f"{run.folder} is finished: there is nothing to resume. Extract from it, or train a new --run.")
@@ -161,6 +164,12 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
     return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+
+
+def hardware_of(run: Run) -> Hardware:
+    """What a run goes on with, on one machine; its device may be another."""
+    config = run.config
+    return Hardware(devices=config["processes"], precision=config["precision"], compile=config.get("compile", False))
 
 
 def _same_teacher_again(method: Taught, run: Run, data: ImageData) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import evaluating
 from adjcompress.widths.channels import BatchNorm
 
 
@@ -19,24 +19,21 @@ def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int
     and the network is left in the mode it was in.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
-    momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
     used, waiting = 0, iter(batches)
     first = next(waiting, None)
     if first is None:
         raise AdjCompressError("Batch norm cannot be re-estimated on 0 batches: at least 1 is needed.")
-    network.eval()  # dropout and stochastic depth stay off: only the statistics are wanted
     try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
+        with evaluating(network):  # dropout and stochastic depth stay off: only the statistics are wanted
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
             for images in itertools.chain([first], waiting):
                 network(images)
                 used += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes.items():
-            module.training = training
     return used
