@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from adjcompress.models.graph import GraphNetwork
 from adjcompress.report import write_report
 from adjcompress.supernets import LatencyCost, MeasuredCost, StochasticSuperNetwork
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.loop import check_processes
+from adjcompress.training.loop import check_training
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 SMALL = {"columns": 2, "scales": 3, "channels": 4}
@@ -174,11 +173,11 @@ def test_batch_norms_are_measured_on_all_of_a_sorted_split(here: Path) -> None:
     torch.testing.assert_close(network[0].running_var, ends.var(0, unbiased=False).flatten(), rtol=0.02, atol=0)
 
 
-def test_several_processes_are_refused_in_one_line() -> None:
+def test_several_processes_are_refused_in_one_line(digits: ac.ImageData) -> None:
     method = BudgetedMethod.build(ac.create_model("resnet_fabric", 10, blocks=1), IMAGE, MethodOptions(budgets=("macs=0.5",)))
-    check_processes(method, SimpleNamespace(world_size=1))  # type: ignore[arg-type]
+    check_training(method, digits, ac.recipe("quick"), 1)
     with pytest.raises(ac.AdjCompressError, match="--method budgeted needs one process here, not 2: every process would run"):
-        check_processes(method, SimpleNamespace(world_size=2))  # type: ignore[arg-type]
+        check_training(method, digits, ac.recipe("quick"), 2)
 
 
 def test_a_budget_that_is_not_met_is_said(here: Path) -> None:

@@ -6,7 +6,6 @@ import copy
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from adjcompress.adjoined import Curriculum, restore_unread_, trunk_of, unread_s
 from adjcompress.data import DataSpec
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.loop import check_processes
+from adjcompress.training.loop import check_training
 from adjcompress.training.recipe import make_optimizers
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -295,11 +294,10 @@ def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: 
     assert method.network.trunk == ("conv1", "bn1", "layer1")
 
 
-def test_small_networks_that_learn_first_do_so_in_one_process() -> None:
-    two: Any = SimpleNamespace(world_size=2)
-    check_processes(adjoined("cifar_resnet20"), two)
+def test_small_networks_that_learn_first_do_so_in_one_process(digits: ac.ImageData) -> None:
+    check_training(adjoined("cifar_resnet20"), digits, ac.recipe("quick"), 2)
     with pytest.raises(ac.AdjCompressError, match="--method adjoined needs one process here, not 2: with --small-first"):
-        check_processes(adjoined("cifar_resnet20", small_first=0.5), two)
+        check_training(adjoined("cifar_resnet20", small_first=0.5), digits, ac.recipe("quick"), 2)
 
 
 def test_a_search_refuses_what_its_second_phase_would(here: Path) -> None:

@@ -83,13 +83,8 @@ def fit(
     prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
     already and a full disk are AdjCompressErrors.
     """
-    check_recipe(recipe, data, method)
     fabric = fabric or launch(Hardware())
-    check_processes(method, fabric)
-    check_batches(data.train, recipe.batch_size, fabric.world_size)
-    check_synchronisable(method.network, fabric.world_size)
-    if fabric.world_size == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves) == 1:
-        check_single_images(method.deployables(), data.preprocessing.example(1))
+    check_training(method, data, recipe, fabric.world_size)
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
@@ -311,20 +306,20 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def check_recipe(recipe: Recipe, data: ImageData, method: Method) -> None:
-    """Refuse what a recipe cannot do with this data and method."""
+def check_training(method: Method, data: ImageData, recipe: Recipe, processes: int) -> None:
+    """Refuse what a recipe cannot do with this data and method in so many processes."""
     augmentation(recipe.augmentation, data)  # an unknown one is an error
     if recipe.ema and method.unaveraged is not None:
         raise AdjCompressError(f"--ema does not go with --method {method.name}: {method.unaveraged}.")
     for option, given in (("--label-smoothing", recipe.label_smoothing), ("--mixup", recipe.mixup)):
         if data.segmentation and given:
             raise AdjCompressError(f"{option} spreads the labels of images; pixels' labels stay as they are: leave it out.")
-
-
-def check_processes(method: Method, fabric: Fabric) -> None:
-    """Refuse a method that needs one process where there are several."""
-    if method.alone is not None and fabric.world_size > 1:
-        raise AdjCompressError(f"--method {method.name} needs one process here, not {fabric.world_size}: {method.alone}.")
+    if method.alone is not None and processes > 1:
+        raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
+    check_batches(data.train, recipe.batch_size, processes)
+    check_synchronisable(method.network, processes)
+    if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves) == 1:
+        check_single_images(method.deployables(), data.preprocessing.example(1))
 
 
 def _set_up(fabric: Fabric, optimizer: torch.optim.Optimizer) -> _FabricOptimizer:

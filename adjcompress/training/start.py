@@ -20,7 +20,7 @@ from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught
 from adjcompress.models import ModelSpec, check_takes, load_weights_, takes_option
 from adjcompress.training.hardware import Hardware, launch
-from adjcompress.training.loop import check_processes, check_recipe, fit
+from adjcompress.training.loop import check_training, fit
 from adjcompress.training.rebuild import packaged_model, read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
@@ -125,8 +125,7 @@ def train(
     if isinstance(method, Taught) and options.teacher is not None:
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
-    check_processes(method, fabric)
-    check_recipe(options.recipe, data, method)
+    check_training(method, data, options.recipe, fabric.world_size)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
