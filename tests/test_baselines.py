@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import adjcompress as ac
 from adjcompress.adjoined import adjoint_loss
 from adjcompress.adjoined.loss import divergence
 from adjcompress.data import DataSpec
-from adjcompress.methods import AdjoinedMethod, DistillMethod, DropoutMethod, MethodOptions, StandardMethod
+from adjcompress.methods import METHODS, AdjoinedMethod, DistillMethod, DropoutMethod, MethodOptions, StandardMethod
 from adjcompress.methods.dropout import blocks_of
+from adjcompress.methods.options import TAKES
 from adjcompress.training import TrainOptions, resume, train
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -132,11 +134,19 @@ def test_labels_for_the_small_networks_take_their_part() -> None:
     assert found.small_cross_entropy is not None and torch.equal(found.small_cross_entropy, own)
 
 
+def test_every_choice_is_some_methods_and_every_method_says_what_it_takes() -> None:
+    assert TAKES.keys() == METHODS.keys()
+    names = {field.name for each in (MethodOptions, TrainOptions) for field in fields(each)}
+    taken = set().union(*TAKES.values())
+    assert taken <= names
+    assert {field.name for field in fields(MethodOptions)} - taken == {"seed", "approximate"}  # which follow from others
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"method": "distill"}, "--method distill needs a --teacher: a run, a package or a weights file"),
-        ({"method": "standard", "teacher": Path("x")}, "--teacher goes with --method substitute or distill, not with standard"),
+        ({"method": "standard", "teacher": Path("x")}, "--teacher goes with --method distill or substitute, not with standard"),
         ({"method_options": MethodOptions(temperature=2)}, "--temperature goes with --method distill, not with adjoined"),
         (
             {"method": "standard", "method_options": MethodOptions(dropout=0.1)},

@@ -229,7 +229,10 @@ def test_a_budget_that_is_not_met_is_said(here: Path) -> None:
         ({"model_options": {"columns": "two"}}, "neural_fabric: columns is a whole number, not 'two'"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), samples_per_batch=0)}, "--samples-per-batch 0 must be at"),
         ({"method_options": MethodOptions(budgets=("macs=0.5",), warm_up=1.0)}, "--warm-up 1 must be at least 0 and below 1"),
-        ({"method_options": MethodOptions(budgets=("macs=0.5",), alphas=(2,))}, "--method budgeted cuts no widths, so --alpha"),
+        (
+            {"method_options": MethodOptions(budgets=("macs=0.5",), alphas=(2,))},
+            "--alpha goes with --method adjoined, dan, distill, dropout or standard, not",
+        ),
         (
             {"method": "adjoined", "method_options": MethodOptions(alphas=(2,), machines=2)},
             "--machines goes with --method budgeted, not with adjoined",

@@ -243,11 +243,14 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--method", "dan", "--budget", "macs=0.0001"), "the smallest possible is"),
         (("train", "--method", "dan", "--budget", "speed=2"), "the cost 'speed' is unknown. Choices: macs, params, latency"),
         (("train", "--method", "dan", "--budget", "latency=1ms"), "needs --table: measure one with adjcompress bench --table"),
-        (("train", "--budget", "macs=0.5"), "--budget belongs to a search for widths, and --method adjoined does not search"),
+        (("train", "--budget", "macs=0.5"), "--budget goes with --method dan or budgeted, or with a --substitute"),
         (("train", "--method", "substitute"), "--method substitute needs --substitute NAME, such as low_rank"),
         (("train", "--method", "substitute", "--budget", "params=0.4"), "--method substitute needs --substitute NAME"),
         (("train", "--substitute", "low_rank"), "low_rank needs either a setting or a number of parameters"),
-        (("train", "--method", "dan", "--substitute", "low_rank"), "--substitute goes with --method substitute or adjoined"),
+        (
+            ("train", "--method", "dan", "--substitute", "low_rank"),
+            "--substitute goes with --method adjoined or substitute, not with dan",
+        ),
         (("train", "--substitute", "tucker", "--setting", "0.3"), "cannot be cut: its weight is reconstructed as a whole"),
         (
             ("train", "--method", "substitute", "--substitute", "shuffle", "--budget", "params=1k"),

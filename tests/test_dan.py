@@ -235,8 +235,8 @@ def test_a_plan_is_used_on_other_data_and_by_other_methods(dan_run: Any, digits:
 @pytest.mark.parametrize(
     ("method", "options", "more", "message"),
     [
-        ("adjoined", {"budgets": ("macs=0.5",)}, {}, "--budget belongs to a search for widths, and --method adjoined does not"),
-        ("standard", {}, {"keep_weights": True}, "--keep-weights belongs to a search"),
+        ("adjoined", {"budgets": ("macs=0.5",)}, {}, "--budget goes with --method dan or budgeted, or with a"),
+        ("standard", {}, {"keep_weights": True}, "--keep-weights goes with --method dan, not with standard"),
         ("dan", {"budgets": ("macs=0.5",), "beta": 0.5}, {}, "--beta thins the weights of a fixed small network"),
         (
             "dan",

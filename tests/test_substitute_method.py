@@ -393,13 +393,16 @@ def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
         ),
         (
             {"method_options": MethodOptions(substitute="hashed", setting=0.3, slim=("layer2",))},
-            "--method substitute cuts no widths, so --slim would do nothing",
+            "--slim goes with --method adjoined, dan, distill, dropout or standard, not with substitute",
         ),
         ({"method_options": MethodOptions()}, "--method substitute needs --substitute NAME"),
-        ({"method": "standard"}, "--substitute goes with --method substitute or adjoined, not with standard"),
-        ({"method": "dan"}, "--substitute goes with --method substitute or adjoined, not with dan"),
+        (
+            {"method": "standard", "method_options": MethodOptions(substitute="hashed", setting=0.3)},
+            "--substitute goes with --method adjoined or substitute, not with standard",
+        ),
+        ({"method": "dan"}, "--substitute goes with --method adjoined or substitute, not with dan"),
         ({"attention": ("layer1",)}, "--attention needs a --teacher"),
-        ({"method": "adjoined", "teacher": Path("x")}, "--teacher goes with --method substitute or distill, not with adjoined"),
+        ({"method": "adjoined", "teacher": Path("x")}, "--teacher goes with --method distill or substitute, not with adjoined"),
         ({"teacher": Path("nowhere")}, "--teacher nowhere does not exist: it takes a run's folder, a package or a weights"),
         (
             {"method": "adjoined", "method_options": MethodOptions(setting=0.3)},
@@ -416,7 +419,7 @@ def test_substitutes_that_cannot_be_cut_say_so(name: str) -> None:
         ({"method_options": MethodOptions(substitute="hashed")}, "hashed needs either a setting or a number of parameters"),
         (
             {"method_options": MethodOptions(substitute="hashed", setting=0.3, alphas=(2,))},
-            "--method substitute cuts no widths, so --alpha would do nothing: leave it out",
+            "--alpha goes with --method adjoined, dan, distill, dropout or standard, not with substitute: leave it out",
         ),
         (
             {"method_options": MethodOptions(substitute="hashed", setting=0.3, weight_decay_scaling="some")},

@@ -5,15 +5,16 @@ from adjcompress.methods.budgeted import BudgetedMethod
 from adjcompress.methods.dan import DanMethod, Found, SearchMethod
 from adjcompress.methods.distill import DistillMethod
 from adjcompress.methods.dropout import DropoutMethod
-from adjcompress.methods.protocol import Method, MethodOptions, Search, Terms, alpha_name, decay_groups
+from adjcompress.methods.options import MethodOptions, check_taken, option_name
+from adjcompress.methods.protocol import Method, Search, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.methods.substitute import SubstituteMethod
 from adjcompress.methods.teacher import Taught, TeacherFile
 
 METHODS: dict[str, type[Method]] = {
-    "adjoined": AdjoinedMethod,  # type: ignore[dict-item]  # its network is narrower than the protocol's, which mypy forbids
-    "budgeted": BudgetedMethod,  # type: ignore[dict-item]
-    "dan": DanMethod,  # type: ignore[dict-item]
+    "adjoined": AdjoinedMethod,
+    "budgeted": BudgetedMethod,
+    "dan": DanMethod,
     "distill": DistillMethod,
     "dropout": DropoutMethod,
     "standard": StandardMethod,
@@ -21,7 +22,7 @@ METHODS: dict[str, type[Method]] = {
 }
 # What a method's first phase is trained by; nobody chooses these by name.
 PHASES: dict[str, type[Search]] = {
-    "search": SearchMethod,  # type: ignore[dict-item]
+    "search": SearchMethod,
 }
 
 __all__ = [
@@ -43,5 +44,7 @@ __all__ = [
     "TeacherFile",
     "Terms",
     "alpha_name",
+    "check_taken",
     "decay_groups",
+    "option_name",
 ]

@@ -23,7 +23,8 @@ from adjcompress.adjoined import (
     widen_,
 )
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.options import MethodOptions, check_plan_alone, check_taken
+from adjcompress.methods.protocol import Method, Terms, alpha_name, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.substitutes import Substitution, apply_substitution
@@ -34,7 +35,7 @@ RESTS = "with --small-first the full network rests, and several processes would 
 _TRUNKS = {"own": False, "shared": True}  # whether the layers before the first slim one are computed once for all
 
 
-class AdjoinedMethod:
+class AdjoinedMethod(Method):
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small).
 
     Beyond the papers, by `curriculum`: with `small_labels` s the small networks' part is weight * schedule * ((1 - s) KL +
@@ -43,12 +44,6 @@ class AdjoinedMethod:
     """
 
     name = "adjoined"
-    prepared_by: type[Search] | None = None
-    alone: str | None = None
-    unaveraged: str | None = None
-    reestimates = False
-    compared_with: str | None = None
-    halves = False
     planned = "plan"
     """What the small network is called whose widths a plan gives."""
 
@@ -78,6 +73,7 @@ class AdjoinedMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
+        check_taken(cls.name, options)
         refuse_auxiliary(model)
         dense = sum(parameter.numel() for parameter in model.parameters())
         model, substitution = substituted(model, options)
@@ -171,15 +167,6 @@ class AdjoinedMethod:
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.network.plans.get(deployable)
-
-    def options_of(self, deployable: str) -> dict[str, Any]:
-        return {}
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def shortcoming(self) -> str | None:
-        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.data import IGNORED
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
+from adjcompress.methods.options import MethodOptions, check_taken
+from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.models.graph import GraphNetwork
-from adjcompress.substitutes import Substitution
 from adjcompress.supernets import (
     Cost,
     CyclesCost,
@@ -35,7 +35,6 @@ from adjcompress.supernets import (
     parts_of,
     policy_loss,
 )
-from adjcompress.widths import WidthPlan
 
 MET = 0.05
 _TRAVEL = 12.0  # how far a gate's logit may go in the training: from 3 to -3 and back
@@ -58,7 +57,7 @@ class _Told:
     table: str | None
 
 
-class BudgetedMethod:
+class BudgetedMethod(Method):
     """Cross-entropy of the architectures that are drawn, for the weights; for the gates, REINFORCE on that and the cost.
 
     The gates minimise the expected loss where the expected cost is the budget. The published penalty, a weight times
@@ -73,13 +72,10 @@ class BudgetedMethod:
 
     name = "budgeted"
     deployable = "budgeted"
-    prepared_by: type[Search] | None = None
-    alone: str | None = "every process would run layers of its own, whose batch norms they cannot share"
-    unaveraged: str | None = "its weights belong to architectures that change"
-    halves = False
+    alone = "every process would run layers of its own, whose batch norms they cannot share"
+    unaveraged = "its weights belong to architectures that change"
     reestimates = True
-    compared_with: str | None = "whole"
-    substitution: Substitution | None = None
+    compared_with = "whole"
 
     def __init__(
         self, network: StochasticSuperNetwork, budget: Budget, options: MethodOptions, example: Tensor, told: _Told
@@ -95,7 +91,7 @@ class BudgetedMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> BudgetedMethod:
-        check_no_widths("budgeted", options)
+        check_taken(cls.name, options)
         graph, budget = _graph(model), _budget(options)
         cost = _cost(graph, budget, options, example)
         _check_budget(graph, cost, budget)
@@ -196,9 +192,6 @@ class BudgetedMethod:
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         return {self.deployable: self.network(images)}
-
-    def plan_of(self, deployable: str) -> WidthPlan | None:
-        return None
 
     def options_of(self, deployable: str) -> dict[str, Any]:
         return {"nodes": [node.name for node in self.network.extracted().graph.nodes]}

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, adjoint_loss
-from adjcompress.adjoined.decision import Limit, check_reach, decide, used
+from adjcompress.adjoined.decision import TOLERANCE, Limit, check_reach, decide, used
 from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
-from adjcompress.methods.protocol import MethodOptions, Terms, decay_groups
+from adjcompress.methods.options import MethodOptions, check_taken
+from adjcompress.methods.protocol import Search, Terms, decay_groups
 from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
-from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
 CANDIDATES = (1.0, 2.0, 4.0, 8.0)
@@ -48,6 +48,15 @@ class Found:
     part_of_budget: float
     """What the plan uses of its tightest budget: at most 1."""
 
+    def shortcoming(self) -> str | None:
+        """What is to be said where the plan uses less of the budget than it might."""
+        if self.part_of_budget >= 1 - TOLERANCE:
+            return None
+        return (
+            f"The widths use {self.part_of_budget:.1%} of the budget: no candidates were found that come nearer. "
+            "More of them, with --alpha or --width-step, may."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A width plan's JSON, and beside it what is known of the search."""
         search = {
@@ -68,7 +77,7 @@ class Uniform:
     costs: Mapping[str, float]
 
 
-class SearchMethod:
+class SearchMethod(Search):
     """The first phase: weights and widths together, at the budget from the first step to the last.
 
     CE(full) + weight * schedule(progress) * KL(full || small) is minimised where the expected cost is the budget, the cost
@@ -79,11 +88,6 @@ class SearchMethod:
     """
 
     name = "search"
-    prepared_by = None
-    unaveraged: str | None = None
-    reestimates = False
-    compared_with: str | None = None
-    substitution: Substitution | None = None
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
@@ -102,6 +106,7 @@ class SearchMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SearchMethod:
+        check_taken("dan", options)
         if not options.budgets:
             raise AdjCompressError("--method dan needs a --budget, such as --budget macs=0.45, or the --plan of another run.")
         if options.beta:
@@ -185,12 +190,6 @@ class SearchMethod:
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         return {"full": self.network.full(images)}
 
-    def plan_of(self, deployable: str) -> WidthPlan | None:
-        return None
-
-    def options_of(self, deployable: str) -> dict[str, Any]:
-        return {}
-
     def record(self) -> dict[str, Any]:
         """Costs over the full network's, expected and of the likeliest widths; the channels that each group keeps."""
         network = self.network
@@ -212,9 +211,6 @@ class SearchMethod:
         }
         temperature = self.temperature_at(float(network.progress))
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
-
-    def shortcoming(self) -> str | None:
-        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
@@ -296,7 +292,7 @@ class DanMethod(AdjoinedMethod):
 
     name = "dan"
     planned = "dan"
-    prepared_by = SearchMethod  # type: ignore[assignment]  # its network is narrower than the protocol's
+    prepared_by = SearchMethod
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:

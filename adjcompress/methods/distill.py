@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from adjcompress.adjoined.loss import divergence
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions, Terms
+from adjcompress.methods.options import MethodOptions
+from adjcompress.methods.protocol import Terms
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.methods.teacher import TeacherFile

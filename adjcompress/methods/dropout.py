@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions
+from adjcompress.methods.options import MethodOptions
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.models.weights import classifier_names
 from adjcompress.substitutes.attention import stages

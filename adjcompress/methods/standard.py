@@ -8,23 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods.protocol import MethodOptions, Search, Terms, alpha_name, check_plan_alone, decay_groups
+from adjcompress.methods.options import MethodOptions, check_plan_alone, check_taken
+from adjcompress.methods.protocol import Method, Terms, alpha_name, decay_groups
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
-from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths, slice_model
 
 
-class StandardMethod:
+class StandardMethod(Method):
     """Cross-entropy on one network. With a plan, that network is the small one, and the full one is never trained."""
 
     name = "standard"
-    prepared_by: type[Search] | None = None
-    alone: str | None = None
-    unaveraged: str | None = None
-    reestimates = False
-    compared_with: str | None = None
-    halves = False
-    substitution: Substitution | None = None
 
     def __init__(self, network: nn.Module, deployable: str = "full", plan: WidthPlan | None = None) -> None:
         self.network = network if plan is None else slice_model(network, plan)
@@ -37,6 +30,7 @@ class StandardMethod:
     @classmethod
     def chosen(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> tuple[str, WidthPlan | None]:
         """What the network is called that is trained, and by which plan it is cut out of `model`; None: it is all of it."""
+        check_taken(cls.name, options)
         cut = options.plan is not None or any(alpha != 1 for alpha in options.alphas)
         if cut:
             refuse_auxiliary(model)
@@ -76,15 +70,6 @@ class StandardMethod:
 
     def plan_of(self, deployable: str) -> WidthPlan | None:
         return self.plan
-
-    def options_of(self, deployable: str) -> dict[str, Any]:
-        return {}
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def shortcoming(self) -> str | None:
-        return None
 
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}

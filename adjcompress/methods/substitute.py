@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from adjcompress.cost.budget import parse_budgets
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.methods.protocol import MethodOptions, Search, Terms, check_no_widths, decay_groups
+from adjcompress.methods.options import MethodOptions, check_taken
+from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
 from adjcompress.modes import evaluating
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
-from adjcompress.widths import WidthPlan
 
 SCALINGS = {
     "matrix": "each by its own compression, M / N (Eq. 8)",
@@ -25,7 +25,7 @@ SCALINGS = {
 }
 
 
-class SubstituteMethod:
+class SubstituteMethod(Method):
     """Cross-entropy, and attention transfer where there is a teacher, on a network with substitutes.
 
     `substitution` is how `network` came of its dense one, which had `dense_parameters`.
@@ -33,13 +33,7 @@ class SubstituteMethod:
 
     name = "substitute"
     deployable = "substitute"
-    prepared_by: type[Search] | None = None
-    alone: str | None = None
-    unaveraged: str | None = None
-    reestimates = False
-    compared_with: str | None = "dense"
-    halves = False
-    substitution: Substitution | None
+    compared_with = "dense"
 
     def __init__(
         self,
@@ -58,12 +52,13 @@ class SubstituteMethod:
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> SubstituteMethod:
-        check_no_widths("substitute", options)
-        network, substitution = substituted(model, options)
-        if substitution is None:
+        check_taken(cls.name, options)
+        if options.substitute is None:
             raise AdjCompressError(
                 "--method substitute needs --substitute NAME, such as low_rank, and --setting or --budget params=1.2M."
             )
+        network, substitution = substituted(model, options)
+        assert substitution is not None
         dense = sum(parameter.numel() for parameter in model.parameters())
         return cls(network, substitution, dense, options.weight_decay_scaling)
 
@@ -130,18 +125,6 @@ class SubstituteMethod:
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         return {self.deployable: self.network(images)}
 
-    def plan_of(self, deployable: str) -> WidthPlan | None:
-        return None
-
-    def options_of(self, deployable: str) -> dict[str, Any]:
-        return {}
-
-    def record(self) -> dict[str, Any]:
-        return {}
-
-    def shortcoming(self) -> str | None:
-        return None
-
     def deployables(self) -> dict[str, nn.Module]:
         return {self.deployable: self.network}
 
@@ -149,6 +132,7 @@ class SubstituteMethod:
 def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Substitution | None]:
     """`model` with the substitutes that were asked for, and their plan; itself and None where none were."""
     if options.substitute is None:
+        _check_nothing_for_substitutes(options)
         return model, None
     if options.setting is not None and options.budgets:
         raise AdjCompressError("--setting and --budget both say how large the substitutes are: leave one of them out.")
@@ -170,6 +154,21 @@ def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Su
         dense=options.dense_layers or (),
     )
     return apply_substitution(model, plan, options.approximate), plan
+
+
+def _check_nothing_for_substitutes(options: MethodOptions) -> None:
+    if options.budgets:
+        raise AdjCompressError(
+            "--budget goes with --method dan or budgeted, or with a --substitute: take one of them, or leave it out."
+        )
+    for option, given in {
+        "--setting": options.setting is not None,
+        "--substitute-layers": options.substitute_layers is not None,
+        "--dense-layers": options.dense_layers is not None,
+        "--weight-decay-scaling": options.weight_decay_scaling != "matrix",
+    }.items():
+        if given:
+            raise AdjCompressError(f"{option} belongs to a --substitute: name one, or leave {option} out.")
 
 
 def scaled_groups(

@@ -13,11 +13,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from adjcompress.adjoined.decision import TOLERANCE
 from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
-from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught
+from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
 from adjcompress.models import ModelSpec, check_takes, load_weights_, takes_option
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_training, fit
@@ -26,26 +25,6 @@ from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
 from adjcompress.widths import order_channels_
-
-# Options of a few methods only.
-_BELONGS = {
-    "machines": ("budgeted",),
-    "cost": ("budgeted",),
-    "samples_per_batch": ("budgeted",),
-    "warm_up": ("budgeted",),
-    "beta": ("adjoined", "dan"),
-    "schedule": ("adjoined", "dan"),
-    "detach": ("adjoined", "dan"),
-    "weight": ("adjoined", "dan", "distill"),
-    "small_first": ("adjoined", "dan"),
-    "small_labels": ("adjoined", "dan"),
-    "growing": ("adjoined",),
-    "widen": ("adjoined", "dan"),
-    "trunk": ("adjoined", "dan"),
-    "temperature": ("distill",),
-    "dropout": ("dropout",),
-    "dropout_blocks": ("dropout",),
-}
 
 
 @dataclass(frozen=True)
@@ -217,17 +196,16 @@ class _Job:
         else:
             search = cast(Search, open_run(folder).method())
         found = search.decide()
-        if found.part_of_budget < 1 - TOLERANCE and self.reporter:
-            self.reporter.warn(
-                f"The widths use {found.part_of_budget:.1%} of the budget: no candidates were found that come nearer. "
-                "More of them, with --alpha or --width-step, may."
-            )
+        if (shortcoming := found.shortcoming()) is not None and self.reporter:
+            self.reporter.warn(shortcoming)
         if self.fabric.is_global_zero:
             write_text(self.run / PLAN, json.dumps(found.to_json(), indent=1) + "\n")
         model = _fresh_model(options, self.spec, self.data)
         if options.keep_weights:
             model.load_state_dict(search.deployables()["full"].state_dict())
-        chosen = replace(options.method_options, plan=found.plan, alphas=(), slim=None, keep=None, align=1)
+        searched: dict[str, Any] = {"alphas": (), "slim": None, "keep": None, "align": 1}
+        searched |= {"budgets": (), "table": None, "width_step": None, "halves": False}
+        chosen = replace(options.method_options, plan=found.plan, **searched)
         method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
         return self.fit(method, options.recipe)
 
@@ -242,6 +220,8 @@ class _Job:
 
 
 def _check(options: TrainOptions) -> None:
+    beside = {"teacher", "attention", "search_epochs", "keep_weights"}
+    check_taken(options.method, options.method_options, [name for name in sorted(beside) if getattr(options, name)])
     if options.seed < 0:
         raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
     if options.search_epochs is not None and options.search_epochs < 1:
@@ -260,54 +240,28 @@ def _check(options: TrainOptions) -> None:
             f"--importance says which channels a small network keeps, and --method {options.method} cuts none here: leave it "
             "out, or give --alpha."
         )
-    asked, searching = options.method_options, _first_phase(options) is not None
-    _check_substitute(options)
-    _check_belongs(options)
+    if options.method == "distill" and options.teacher is None:
+        raise AdjCompressError("--method distill needs a --teacher: a run, a package or a weights file of the full network.")
+    if options.attention and options.teacher is None:
+        raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
+    _check_plan(options)
+
+
+def _check_plan(options: TrainOptions) -> None:
+    """Refuse what belongs to a search where a plan gives the widths that it would find."""
+    asked = options.method_options
+    if asked.plan is None:
+        return
     for option, given in {
-        "--budget": bool(asked.budgets) and asked.substitute is None and options.method != "budgeted",
-        "--table": asked.table is not None and options.method != "budgeted",
+        "--budget": bool(asked.budgets) and asked.substitute is None,
+        "--table": asked.table is not None,
         "--width-step": asked.width_step is not None,
         "--halves": asked.halves,
         "--search-epochs": options.search_epochs is not None,
         "--keep-weights": options.keep_weights,
     }.items():
-        if given and not searching:
-            why = "the --plan gives the widths" if asked.plan is not None else f"--method {options.method} does not search"
-            raise AdjCompressError(f"{option} belongs to a search for widths, and {why}: leave it out.")
-
-
-def _check_substitute(options: TrainOptions) -> None:
-    asked, method = options.method_options, options.method
-    if asked.substitute is None and method == "substitute":
-        raise AdjCompressError(
-            "--method substitute needs --substitute NAME, such as low_rank, and --setting or --budget params=1.2M."
-        )
-    if asked.substitute is not None and method not in ("substitute", "adjoined"):
-        raise AdjCompressError(f"--substitute goes with --method substitute or adjoined, not with {method}.")
-    for option, given in {
-        "--setting": asked.setting is not None,
-        "--substitute-layers": asked.substitute_layers is not None,
-        "--dense-layers": asked.dense_layers is not None,
-        "--weight-decay-scaling": asked.weight_decay_scaling != "matrix",
-    }.items():
-        if given and asked.substitute is None:
-            raise AdjCompressError(f"{option} belongs to a --substitute: name one, or leave {option} out.")
-    for option, given in {"--teacher": options.teacher is not None, "--attention": bool(options.attention)}.items():
-        if given and method not in ("substitute", "distill"):
-            raise AdjCompressError(f"{option} goes with --method substitute or distill, not with {method}.")
-    if method == "distill" and options.teacher is None:
-        raise AdjCompressError("--method distill needs a --teacher: a run, a package or a weights file of the full network.")
-    if options.attention and options.teacher is None:
-        raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
-
-
-def _check_belongs(options: TrainOptions) -> None:
-    """Refuse what other methods have."""
-    asked, nothing = options.method_options, MethodOptions()
-    for name, methods in _BELONGS.items():
-        if getattr(asked, name) != getattr(nothing, name) and options.method not in methods:
-            option = f"--{name.replace('_', '-')}"
-            raise AdjCompressError(f"{option} goes with --method {' or '.join(methods)}, not with {options.method}.")
+        if given:
+            raise AdjCompressError(f"{option} belongs to a search for widths, and the --plan gives the widths: leave it out.")
 
 
 def _first_phase(options: TrainOptions) -> type[Search] | None:
