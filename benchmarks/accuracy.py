@@ -33,10 +33,10 @@ from record import RESULTS, record
 from training import trained
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, central, evaluation_batch, evaluation_batches, read_data
+from adjcompress.data import DataSpec, read_data
 from adjcompress.files import write_text
 from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions
-from adjcompress.training import Recipe, TrainOptions, evaluate, recipe
+from adjcompress.training import Recipe, TrainOptions, evaluate_split, recipe
 
 TEACHER = "standard"
 FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
@@ -279,11 +279,7 @@ def measured_anew(run: ac.Run, data: ac.ImageData) -> dict[str, list[float]]:
         both = []
         for anew in (False, True):
             package = ac.extract_package(run, label, run.folder / "package.safetensors", reestimate=anew).path
-            batches = evaluation_batches(
-                data.validation, central(data.preprocessing), evaluation_batch(data), torch.device("cpu")
-            )
-            network = {label: ac.load_package(package)}
-            both.append(evaluate(network, batches, data.preprocessing.normalise, len(data.classes))[label].accuracy)
+            both.append(evaluate_split({label: ac.load_package(package)}, data, data.validation)[label].accuracy)
         found[label] = both
     return found
 

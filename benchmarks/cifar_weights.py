@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from record import record
 
 import adjcompress as ac
-from adjcompress.data import central, evaluation_batches
 from adjcompress.models import load_weights_
-from adjcompress.training import evaluate
+from adjcompress.training import evaluate_split
 
 EXPECTED = {"resnet20": 91.73, "resnet56": 93.39}
 
@@ -32,8 +30,7 @@ def main() -> None:
     for name in EXPECTED:
         networks[name] = ac.create_model(f"cifar_{name}", 10)
         load_weights_(networks[name], getattr(arguments, name))
-    batches = evaluation_batches(data.test, central(data.preprocessing), 500, torch.device("cpu"))
-    scores = evaluate(networks, batches, data.preprocessing.normalise, 10)
+    scores = evaluate_split(networks, data, data.test)
     figures = {name: round(100 * score.accuracy, 2) for name, score in scores.items()}
     print(figures)
     record("cifar_weights", {"test_accuracy_percent": figures, "images": len(data.test)}, 1)

@@ -32,13 +32,13 @@ from record import RESULTS, record
 from training import trained
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, central, evaluation_batch, evaluation_batches, read_data
+from adjcompress.data import DataSpec, read_data
 from adjcompress.deploy import extract_package
 from adjcompress.files import write_text
 from adjcompress.methods import BudgetedMethod, MethodOptions
 from adjcompress.models import ModelSpec
 from adjcompress.models.graph import GraphNetwork
-from adjcompress.training import TrainOptions, evaluate, recipe
+from adjcompress.training import TrainOptions, evaluate_split, recipe
 
 _ALPHA, _TRIES, _PATIENCE = 2.0, 2000, 7200.0
 WITHIN = 0.05  # a random architecture costs from 95 to 100 % of the budget
@@ -219,10 +219,7 @@ def row_of(run: ac.Run, sweep: Sweep) -> tuple[dict[str, Any], Path]:
     file = run.folder / "network.onnx"
     ac.export_package(extracted.path, file, sweep.data)
     network = ac.load_package(extracted.path)
-    data, cpu = sweep.data, torch.device("cpu")
-    batches = evaluation_batches(data.validation, central(data.preprocessing), evaluation_batch(data), cpu)
-    shown, classes = data.preprocessing.normalise, len(data.classes)
-    held = evaluate({name: network}, batches, shown, classes, per_pixel=data.segmentation)[name]
+    held = evaluate_split({name: network}, sweep.data, sweep.data.validation)[name]
     assert isinstance(network, GraphNetwork)
     row = {
         "name": run.folder.name,

@@ -41,7 +41,7 @@ from adjcompress.data import DataSpec, read_data
 from adjcompress.files import write_text
 from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, alpha_name
 from adjcompress.models import ModelSpec, load_weights_
-from adjcompress.training import recipe
+from adjcompress.training import evaluate_split, recipe
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import channel_groups, order_channels_
 from adjcompress.widths.channels import is_selection, selection_pruners
@@ -250,11 +250,7 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
 
 def tested(network: nn.Module, data: ac.ImageData) -> float:
     """Top-1 of a network on the test split."""
-    from adjcompress.data import central, evaluation_batch, evaluation_batches
-    from adjcompress.training import evaluate
-
-    batches = evaluation_batches(data.test, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
-    return evaluate({"it": network.eval()}, batches, data.preprocessing.normalise, len(data.classes))["it"].accuracy
+    return evaluate_split({"it": network}, data, data.test)["it"].accuracy
 
 
 def write_page() -> None:

@@ -14,7 +14,7 @@ from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.package import PackageInfo, save_package
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.training import Run, evaluate
+from adjcompress.training import Run, evaluate_split
 from adjcompress.training.rebuild import rebuild
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
 from adjcompress.widths.channels import BatchNorm
@@ -83,9 +83,7 @@ def extract_package(
     if reestimate and not any(isinstance(module, BatchNorm) for module in rebuilt.modules()):
         raise AdjCompressError(f"--reestimate measures batch norms anew, and {name} has none: leave it out.")
     reestimated = _reestimated_(rebuilt, data, seen, images) if method.reestimates or reestimate else None
-    batches = evaluation_batches(data.test, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
-    shown, classes = data.preprocessing.normalise, len(data.classes)
-    score = evaluate({name: rebuilt}, batches, shown, classes, per_pixel=data.segmentation)[name]
+    score = evaluate_split({name: rebuilt}, data, data.test)[name]
     path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
     info = save_package(
         rebuilt,

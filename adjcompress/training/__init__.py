@@ -1,6 +1,6 @@
 """How is a network trained, kept and evaluated?"""
 
-from adjcompress.training.evaluate import Evaluation, evaluate
+from adjcompress.training.evaluate import Evaluation, evaluate, evaluate_split
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import fit
 from adjcompress.training.recipe import RECIPES, Recipe, recipe
@@ -19,6 +19,7 @@ __all__ = [
     "TrainOptions",
     "begun_run",
     "evaluate",
+    "evaluate_split",
     "fit",
     "hardware_of",
     "latest_run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from adjcompress.data import IGNORED
+from adjcompress.data import IGNORED, ImageData, Split, central, evaluation_batch, evaluation_batches
 from adjcompress.modes import evaluating
 
 
@@ -35,7 +35,7 @@ class Evaluation:
 
 
 def evaluate(
-    networks: dict[str, nn.Module],
+    networks: Mapping[str, nn.Module],
     batches: Iterable[tuple[Tensor, Tensor]],
     preprocess: Callable[[Tensor], Tensor],
     classes: int,
@@ -64,6 +64,23 @@ def evaluate(
         name: Evaluation(meter.accuracy.compute().item(), meter.loss.compute().item(), int(count), meter.mean_iou())
         for name, meter in meters.items()
     }
+
+
+def evaluate_split(
+    networks: Mapping[str, nn.Module],
+    data: ImageData,
+    split: Split,
+    autocast: Callable[[], Any] = nullcontext,
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, Evaluation]:
+    """Evaluate networks on a split of `data`, as it is seen outside training, on the device that they are on.
+
+    Of several processes each looks at its share, and all get the scores of the whole.
+    """
+    device = next(next(iter(networks.values())).parameters()).device
+    batches = evaluation_batches(split, central(data.preprocessing), evaluation_batch(data), device, rank, world)
+    return evaluate(networks, batches, data.preprocessing.normalise, len(data.classes), autocast, data.segmentation)
 
 
 class _Meters:

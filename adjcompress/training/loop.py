@@ -23,10 +23,7 @@ from adjcompress.data import (
     Split,
     TrainingBatches,
     augmentation,
-    central,
     check_batches,
-    evaluation_batch,
-    evaluation_batches,
     smallest_batch,
 )
 from adjcompress.errors import AdjCompressError
@@ -48,7 +45,7 @@ from adjcompress.training.checkpoint import (
     save_checkpoint,
     under,
 )
-from adjcompress.training.evaluate import Evaluation, evaluate
+from adjcompress.training.evaluate import Evaluation, evaluate_split
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.pictures import write_pictures
@@ -275,12 +272,8 @@ class _Training:
         return chosen * (1 - smoothing) + smoothing / classes
 
     def _evaluate(self, split: Split, autocast: Any) -> dict[str, Evaluation]:
-        fabric, preprocessing = self.fabric, self.data.preprocessing
-        batches = evaluation_batches(
-            split, central(preprocessing), evaluation_batch(self.data), fabric.device, fabric.global_rank, fabric.world_size
-        )
-        classes, per_pixel = len(self.data.classes), self.data.segmentation
-        return evaluate(self.method.deployables(), batches, preprocessing.normalise, classes, autocast, per_pixel)
+        networks, place = self.method.deployables(), (self.fabric.global_rank, self.fabric.world_size)
+        return evaluate_split(networks, self.data, split, autocast, *place)
 
     def _save(self, position: Position) -> None:
         self.saved = time.monotonic()
