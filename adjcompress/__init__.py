@@ -3,7 +3,7 @@
 from adjcompress.adjoined import AdjoinedNetwork, Curriculum, RandomMask, adjoin, adjoint_loss, trunk_of
 from adjcompress.bench import benchmark, measure_table, read_table
 from adjcompress.cost import Counts, LatencyTable, count
-from adjcompress.data import ImageData, load_data
+from adjcompress.data import DataSpec, ImageData, load_data, read_data
 from adjcompress.deploy import (
     ExportOptions,
     Int8Options,
@@ -15,13 +15,37 @@ from adjcompress.deploy import (
     save_package,
 )
 from adjcompress.errors import AdjCompressError
-from adjcompress.methods import AdjoinedMethod, BudgetedMethod, MethodOptions, StandardMethod, SubstituteMethod
+from adjcompress.methods import (
+    AdjoinedMethod,
+    BudgetedMethod,
+    DanMethod,
+    DistillMethod,
+    DropoutMethod,
+    MethodOptions,
+    SearchMethod,
+    StandardMethod,
+    SubstituteMethod,
+)
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.models.graph import Graph, GraphNetwork, Node
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
 from adjcompress.supernets import distributed_cost
-from adjcompress.training import Hardware, Recipe, Reporter, fit, launch, open_run, recipe
+from adjcompress.training import (
+    Evaluation,
+    Hardware,
+    Recipe,
+    Reporter,
+    Run,
+    TrainOptions,
+    evaluate_split,
+    fit,
+    launch,
+    open_run,
+    recipe,
+    resume,
+    train,
+)
 from adjcompress.version import __version__
 from adjcompress.widths import WidthPlan, compare, order_channels_, plan_widths, reestimate_batch_norm_, slice_model
 
@@ -32,6 +56,11 @@ __all__ = [
     "BudgetedMethod",
     "Counts",
     "Curriculum",
+    "DanMethod",
+    "DataSpec",
+    "DistillMethod",
+    "DropoutMethod",
+    "Evaluation",
     "ExportOptions",
     "Graph",
     "GraphNetwork",
@@ -45,9 +74,12 @@ __all__ = [
     "RandomMask",
     "Recipe",
     "Reporter",
+    "Run",
+    "SearchMethod",
     "StandardMethod",
     "SubstituteMethod",
     "Substitution",
+    "TrainOptions",
     "WidthPlan",
     "__version__",
     "adjoin",
@@ -58,6 +90,7 @@ __all__ = [
     "count",
     "create_model",
     "distributed_cost",
+    "evaluate_split",
     "export_onnx",
     "export_package",
     "extract_package",
@@ -71,12 +104,15 @@ __all__ = [
     "package_info",
     "plan_substitution",
     "plan_widths",
+    "read_data",
     "read_table",
     "recipe",
     "reestimate_batch_norm_",
+    "resume",
     "save_package",
     "slice_model",
     "substitute",
+    "train",
     "trunk_of",
     "write_report",
 ]

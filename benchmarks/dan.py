@@ -39,6 +39,14 @@ from adjcompress.methods import MethodOptions, SearchMethod
 from adjcompress.models import ModelSpec
 from adjcompress.training import TrainOptions, recipe
 
+DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18")
+DIAGNOSED = (
+    "A finished search, with its weights, its logits at zero and its budget off: what a billion more multiply-adds in a group "
+    "lower the divergence by. By gradient: the slope of the draws, at the temperatures of the begin, the middle and the end of "
+    "the choosing. Truth: a group's next narrower candidate against its next wider one, one-hot, the others at uniform alpha "
+    "2; where it is the same for all groups, no trade between them lowers the divergence, to first order, and uniform widths "
+    "are right. The weights are those at the end of the search, which learnt at the widths it prefers."
+)
 RENDERED = "Rendered from {}.json."
 
 
@@ -213,15 +221,17 @@ def write_page() -> None:
         return json.loads(path.read_text())["figures"] if path.is_file() else None
 
     alone, together, protocol = figures("dan"), figures("dan_together"), figures("dan_protocol")
-    constant, diagnosis = figures("dan_constant"), figures("dan_diagnosis")
+    constant, diagnoses = figures("dan_constant"), [figures(name) for name in DIAGNOSES]
     assert alone is not None
     lines = ["# Searched, uniform and random widths", ""]
     if protocol is not None:
         lines += ["## At the full length of training", "", *protocol_lines(protocol), ""]
     if constant is not None:
         lines += ["## In a network whose widths nobody tuned", "", *constant_lines(constant), ""]
-    if diagnosis is not None:
-        lines += ["## What reaches the search", "", *diagnosis_lines(diagnosis), ""]
+    if any(diagnoses):
+        lines += ["## What reaches the search", "", DIAGNOSED, ""]
+        for name, diagnosis in zip(DIAGNOSES, diagnoses, strict=True):
+            lines += [*diagnosis_lines(name, diagnosis), ""] if diagnosis is not None else []
     lines += ["## Runs of their own", "", *lines_alone(alone)]
     if together is not None:
         lines += [
@@ -300,25 +310,23 @@ def constant_lines(figures: dict[str, Any]) -> list[str]:
     return [channels, "", *together_lines(figures), "", *told, "", RENDERED.format("dan_constant")]
 
 
-def diagnosis_lines(figures: dict[str, Any]) -> list[str]:
+def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
     """Whether the gradient of the logits ranks the groups as the truth does: see dan_diagnosis.py."""
     measured = figures["by_temperature"]
     count = len(figures["groups"])
     columns = " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
+    model, truth = figures["model"]["name"].rpartition(":")[2], figures["truth_per_gmac"]
     lines = [
-        "The search of the section above, with its weights, its logits at zero and its budget off: what a billion more "
-        f"multiply-adds in a group lower the divergence by, on {figures['images']:,} held-out images. By gradient: the slope "
-        f"of the draws ({figures['draws']} a batch), at the temperatures of the begin, the middle and the end of the choosing. "
-        "Truth: a group's next narrower candidate against its next wider one, one-hot, all others at uniform alpha 2. The "
-        "weights are those at the end of the search, which learnt at the widths it prefers.",
+        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs; {figures['images']:,} held-out images, "
+        f"{figures['draws']} draws a batch:",
         "",
         f"| group | truth | {columns} | likeliest at end |",
         "| --- | ---: |" + " ---: |" * (len(measured) + 1),
     ]
-    for number, name in enumerate(figures["groups"]):
+    for number, group in enumerate(figures["groups"]):
         told = " | ".join(f"{row['worth_per_gmac'][number]:.1f}" for row in measured)
         likeliest = figures["likeliest_at_end"][number]
-        lines.append(f"| {name} | {figures['truth_per_gmac'][number]:.1f} | {told} | {likeliest:.2f} |")
+        lines.append(f"| {group} | {truth[number]:.1f} | {told} | {likeliest:.2f} |")
     noise = ", ".join(
         f"{min(row['signal_to_noise_of_a_step']):.2f} to {max(row['signal_to_noise_of_a_step']):.2f}" for row in measured
     )
@@ -329,10 +337,9 @@ def diagnosis_lines(figures: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Groups of which the gradient says that wider helps: {helps}. Rank correlation with the truth: {ranks}. Signal over "
-        f"noise of one step: {noise}. Expected widths move from epoch to epoch, on average, by "
-        + ", ".join(f"{move:.1%}" for move in moves)
-        + ". Rendered from dan_diagnosis.json.",
+        f"Truth from {min(truth):.1f} to {max(truth):.1f}. Groups of which the gradient says that wider helps: {helps}. Rank "
+        f"correlation with the truth: {ranks}. Signal over noise of one step: {noise}. Expected widths move from epoch to "
+        "epoch, on average, by " + ", ".join(f"{move:.1%}" for move in moves) + f". Rendered from {name}.json.",
     ]
 
 
