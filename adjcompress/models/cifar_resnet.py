@@ -76,20 +76,25 @@ class CifarResNet(nn.Module):
 
 
 def cifar_resnet20(num_classes: int = 10) -> CifarResNet:
+    """20 layers, 0.27 M parameters for 10 classes. (N, 3, H, W) -> (N, num_classes)."""
     return CifarResNet(3, num_classes)
 
 
 def cifar_resnet32(num_classes: int = 10) -> CifarResNet:
+    """32 layers, 0.46 M parameters for 10 classes. (N, 3, H, W) -> (N, num_classes)."""
     return CifarResNet(5, num_classes)
 
 
 def cifar_resnet44(num_classes: int = 10) -> CifarResNet:
+    """44 layers, 0.66 M parameters for 10 classes. (N, 3, H, W) -> (N, num_classes)."""
     return CifarResNet(7, num_classes)
 
 
 def cifar_resnet56(num_classes: int = 10) -> CifarResNet:
+    """56 layers, 0.85 M parameters for 10 classes. (N, 3, H, W) -> (N, num_classes)."""
     return CifarResNet(9, num_classes)
 
 
 def cifar_resnet110(num_classes: int = 10) -> CifarResNet:
+    """110 layers, 1.7 M parameters for 10 classes. (N, 3, H, W) -> (N, num_classes)."""
     return CifarResNet(18, num_classes)

@@ -160,4 +160,8 @@ def _dropped(images: Tensor, probability: float) -> Tensor:
 
 
 def darts(num_classes: int = 10, channels: int = 36, cells: int = 20, auxiliary: bool = False, drop_path: float = 0.0) -> Darts:
+    """The DARTS_V2 network of arXiv:1806.09055, for (N, 3, 32, 32): of `cells` cells and `channels` channels in the first.
+
+    With `auxiliary` it gives a second head's logits in training; `drop_path` is the rate that it grows to.
+    """
     return Darts(num_classes, channels, cells, auxiliary, drop_path)

@@ -93,20 +93,25 @@ class XResNet(nn.Module):
 
 
 def xresnet18(num_classes: int = 1000) -> XResNet:
+    """18 layers in blocks of two 3x3 convolutions. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([2, 2, 2, 2], 1, num_classes)
 
 
 def xresnet34(num_classes: int = 1000) -> XResNet:
+    """34 layers in blocks of two 3x3 convolutions. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([3, 4, 6, 3], 1, num_classes)
 
 
 def xresnet50(num_classes: int = 1000) -> XResNet:
+    """50 layers in blocks of a bottleneck. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([3, 4, 6, 3], 4, num_classes)
 
 
 def xresnet101(num_classes: int = 1000) -> XResNet:
+    """101 layers in blocks of a bottleneck. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([3, 4, 23, 3], 4, num_classes)
 
 
 def xresnet152(num_classes: int = 1000) -> XResNet:
+    """152 layers in blocks of a bottleneck. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([3, 8, 36, 3], 4, num_classes)
