@@ -10,9 +10,6 @@ from adjcompress.deploy import (
     export_onnx,
     export_package,
     extract_package,
-    load_package,
-    package_info,
-    save_package,
 )
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods import (
@@ -28,6 +25,7 @@ from adjcompress.methods import (
 )
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.models.graph import Graph, GraphNetwork, Node
+from adjcompress.packages import load_package, package_info, save_package
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
 from adjcompress.supernets import distributed_cost

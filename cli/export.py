@@ -92,10 +92,10 @@ def export(
         export_package,
         keep,
         newest_package,
-        package_info,
         remember,
         run_of,
     )
+    from adjcompress.packages import package_info
     from adjcompress.report import write_report
     from adjcompress.training import open_run
 
@@ -119,8 +119,8 @@ def export(
 def _images(source: Path, data: str | None) -> ImageData:
     """The data that the export is compared on: what the package was trained on, unless the user says otherwise."""
     from adjcompress.data import DataSpec, read_data
-    from adjcompress.deploy import package_info
     from adjcompress.errors import AdjCompressError
+    from adjcompress.packages import package_info
 
     info = package_info(source)
     if data is None and info.data is None:

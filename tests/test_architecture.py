@@ -17,6 +17,7 @@ ORDER = (
     ("models", "data"),
     ("widths",),
     ("adjoined", "substitutes", "supernets"),
+    ("packages",),
     ("methods",),
     ("training",),
     ("deploy",),

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from adjcompress.bench.latency import Timing
 from adjcompress.bench.summary import speedup, summarise
-from adjcompress.deploy import load_package, package_info
 from adjcompress.errors import AdjCompressError
+from adjcompress.packages import load_package, package_info
 
 _LARGEST_BATCH = 4096
 _WORTHWHILE = 1.05  # doubling the batch must bring so much more throughput

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
-from adjcompress.deploy import package_info
 from adjcompress.errors import AdjCompressError
+from adjcompress.packages import package_info
 
 
 @dataclass(frozen=True)

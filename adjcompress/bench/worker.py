@@ -58,7 +58,7 @@ def with_torch(path: str, task: dict[str, Any]) -> Run:
     """A package with torch, eager, channels last."""
     import torch
 
-    from adjcompress.deploy import load_package
+    from adjcompress.packages import load_package
 
     torch.set_num_threads(task["threads"])
     network = load_package(path).to(memory_format=torch.channels_last)

@@ -5,7 +5,6 @@ from adjcompress.deploy.extract import ExtractReport, extract_package, first_pix
 from adjcompress.deploy.int8 import Int8Options, Int8Report
 from adjcompress.deploy.layout import align_auto, block_channels, unblocked
 from adjcompress.deploy.made import Made, deployed, keep, made, newest_onnx, newest_package, remember, run_of
-from adjcompress.deploy.package import PackageInfo, load_package, package_info, save_package
 
 __all__ = [
     "ExportOptions",
@@ -14,7 +13,6 @@ __all__ = [
     "Int8Options",
     "Int8Report",
     "Made",
-    "PackageInfo",
     "align_auto",
     "block_channels",
     "deployed",
@@ -24,13 +22,10 @@ __all__ = [
     "extract_package",
     "first_pixels",
     "keep",
-    "load_package",
     "made",
     "newest_onnx",
     "newest_package",
-    "package_info",
     "remember",
     "run_of",
-    "save_package",
     "unblocked",
 ]

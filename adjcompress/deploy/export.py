@@ -21,11 +21,11 @@ from adjcompress.deploy.graph import halved, traced
 from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
 from adjcompress.deploy.layout import Unblocked, unblocked
 from adjcompress.deploy.made import keep
-from adjcompress.deploy.package import PackageInfo, load_package, package_info, save_package
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside, written_together
+from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
-from adjcompress.deploy.package import PackageInfo, save_package
 from adjcompress.errors import AdjCompressError, pick
+from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.training import Run, evaluate_split
-from adjcompress.training.rebuild import rebuild
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
 from adjcompress.widths.channels import BatchNorm
 

@@ -20,10 +20,10 @@ from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, 
 from adjcompress.models import ModelSpec, check_takes, load_weights_, takes_option
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_training, fit
-from adjcompress.training.rebuild import packaged_model, read_teacher
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
+from adjcompress.training.teacher import packaged_model, read_teacher
 from adjcompress.widths import order_channels_
 
 

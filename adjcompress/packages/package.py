@@ -21,10 +21,12 @@ from adjcompress.data import DataSpec, Preprocessing
 from adjcompress.errors import AdjCompressError
 from adjcompress.files import written_aside
 from adjcompress.models import ModelSpec, state_checksum
+from adjcompress.packages.rebuild import rebuild
 from adjcompress.substitutes import Substitution
-from adjcompress.training.rebuild import PACKAGE_FORMAT, PACKAGE_KEY, rebuild
 from adjcompress.version import versions
 from adjcompress.widths import Certificate, WidthPlan
+
+PACKAGE_KEY, PACKAGE_FORMAT = "adjcompress", 1
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,17 @@ def load_package(path: str | Path) -> nn.Module:
     info, state = _read(path, tensors=True)
     network = rebuild(info.model, info.plan, state, info.substitution)
     return network.eval()
+
+
+def is_package(path: Path) -> bool:
+    """Whether a file says that it is a package; whether it is whole, reading it tells."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return PACKAGE_KEY in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
 
 
 def package_info(path: str | Path) -> PackageInfo:
