@@ -19,148 +19,21 @@ accuracy.md, which has the protocols that were measured.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-import torch
+from accuracy_page import plot, write_page
+from accuracy_ways import PROTOCOLS, TEACHER, ways
 from record import RESULTS, record
 from training import trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
-from adjcompress.files import write_text
-from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions
-from adjcompress.training import Recipe, TrainOptions, evaluate_split, recipe
-
-TEACHER = "standard"
-FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """On what, and by which recipe, the ways are compared; `alphas` are those that the papers' way is run at."""
-
-    model: str
-    recipe: Recipe
-    alphas: tuple[float, ...]
-    classes: int = 100
-    compile: bool = False
-    weighted: bool = False
-
-    @property
-    def alpha(self) -> float:
-        """That of the ways that go beyond the papers."""
-        return self.alphas[len(self.alphas) // 2]
-
-
-PROTOCOLS = {
-    "cpu": Protocol("resnet18", recipe("cifar"), (8.0,)),
-    "gpu": Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True),
-    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), classes=10, weighted=True),
-}
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to train: what differs from the protocol, and in words what it is. `longer`: times the protocol's epochs."""
-
-    words: str
-    method: str
-    options: MethodOptions
-    longer: float = 1.0
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    importance: str | None = None
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Multiply-adds of the full network, of the small one, and of the layers before the first slim one, which both have."""
-
-    full: int
-    small: int
-    trunk: int
-
-    @classmethod
-    def of(cls, protocol: Protocol, alpha: float) -> Sizes:
-        network, example = ac.create_model(protocol.model, protocol.classes), torch.zeros(2, 3, 32, 32)
-        plan = ac.plan_widths(network, example, alpha)
-        whole = ac.count(network, example)
-        parts = tuple(f"{part}." for part in ac.trunk_of(network, [plan], example))
-        trunk = sum(layer.macs for layer in whole.per_layer if f"{layer.name}.".startswith(parts))
-        return cls(whole.macs, ac.count(ac.slice_model(network, plan), example).macs, trunk)
-
-    def longer(self, each: float) -> float:
-        """For how many times the epochs a way may train whose images cost `each`, for what the papers' way costs."""
-        return (self.full + self.small) / each
-
-    @property
-    def first(self) -> float:
-        """What an image costs where the small network learns first, with a shared trunk."""
-        return FIRST * self.small + (1 - FIRST) * (self.full + self.small - self.trunk)
-
-
-def ways(protocol: Protocol) -> dict[str, Way]:
-    """The ways by name, in the order of what each decides."""
-    alpha = protocol.alpha
-    sizes, one, papers = Sizes.of(protocol, alpha), MethodOptions(alphas=(alpha,)), {}
-    for each in protocol.alphas:
-        papers[f"adjoined{each:g}"] = Way(
-            f"adjoined, alpha {each:g}: the papers' way", "adjoined", MethodOptions(alphas=(each,))
-        )
-    own = replace(one, small_labels=0.5, detach=True)
-    found = {
-        TEACHER: Way("full network alone", "standard", MethodOptions()),
-        "standard-longer": Way(
-            "full network alone, at the adjoined run's cost", "standard", MethodOptions(), sizes.longer(sizes.full)
-        ),
-        **papers,
-        "small": Way("small network alone, equal epochs", "standard", one),
-        "small-longer": Way("small network alone, at the adjoined run's cost", "standard", one, sizes.longer(sizes.small)),
-        "distill": Way("small network taught by the full one that was trained alone", "distill", one),
-        "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
-        **{f"first-{widen}": _first(own, widen, sizes) for widen in ("copies", "fresh", "zeros")},
-        "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
-        "labels": Way("adjoined, half of the small network's loss from labels", "adjoined", replace(one, small_labels=0.5)),
-        "detached": Way("adjoined, targets detached", "adjoined", replace(one, detach=True)),
-        "labels-detached": Way("adjoined, half from labels, targets detached", "adjoined", own),
-        **{
-            name: Way(f"adjoined, {name} schedule", "adjoined", replace(one, schedule=name))
-            for name in ("linear", "cosine", "exponential")
-        },
-        "smoothing": Way("adjoined, labels smoothed by 0.1", "adjoined", one, recipe={"label_smoothing": 0.1}),
-        "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
-        "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=(4.0, 8.0, 16.0))),
-        "growing": Way(
-            "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared",
-            "adjoined",
-            replace(own, alphas=(4.0, 8.0, 16.0), small_first=FIRST, trunk="shared", growing=True),
-            sizes.longer(sizes.first),
-        ),
-    }
-    if protocol.weighted:
-        chosen = {
-            kind: Way(f"adjoined, channels by {kind}", "adjoined", one, importance=kind) for kind in ("magnitude", "batch-norm")
-        }
-        cut = Way("cut by magnitude, then trained alone", "standard", one, importance="magnitude")
-        taught = Way("cut by magnitude, then taught by the full one", "distill", one, importance="magnitude")
-        found = {**papers, **chosen, "small": found["small"], "cut": cut, "cut-distill": taught, TEACHER: found[TEACHER]}
-    return found
-
-
-def _first(own: MethodOptions, widen: str, sizes: Sizes) -> Way:
-    """The small network first, at the adjoined run's cost."""
-    begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}
-    words = (
-        f"small network first ({FIRST:g} of the training), the full one then begins {begins[widen]}; half from labels, "
-        "targets detached; trunk shared; at the adjoined run's cost"
-    )
-    return Way(words, "adjoined", replace(own, small_first=FIRST, trunk="shared", widen=widen), sizes.longer(sizes.first))
+from adjcompress.methods import AdjoinedMethod, DistillMethod
+from adjcompress.training import Recipe, TrainOptions, evaluate_split
 
 
 def data_of(arguments: argparse.Namespace) -> DataSpec:
@@ -316,109 +189,6 @@ def training_macs(method: Any, run: ac.Run, data: ac.ImageData) -> float:
     )
     alone = mean(trunk + sum(counts[name].macs - trunk for name in order[:joined]) for joined in steps) if steps else 0.0
     return 3 * seen * (first * alone + (1 - first) * together)
-
-
-def write_page() -> None:
-    """results/accuracy.md, from the JSON of every protocol that was measured."""
-    lines = ["# Accuracy of the ways to train", ""]
-    for name in PROTOCOLS:
-        path = RESULTS / f"accuracy_{name}.json"
-        if path.is_file():
-            content = json.loads(path.read_text())
-            lines += section(name, content["figures"], content["command"])
-    write_text(RESULTS / "accuracy.md", "\n".join(lines))
-
-
-def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
-    """One protocol's table."""
-    rows, sizes = figures["rows"], {}
-    asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
-    shorter = f"**{epochs} epochs in place of the protocol's {asked}**; " if epochs != asked else ""
-    for row in rows:
-        sizes |= row["networks"]
-    networks = "; ".join(
-        f"{label} {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} M MACs, {figures['bytes'][label] / 1e6:.2f} MB, "
-        f"{figures['p50_ms'][label]:.3f} ms"
-        for label, size in sizes.items()
-    )
-    lines = [
-        f"## Protocol {name}: {figures['model']}",
-        "",
-        f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
-        "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
-        f"One thread, ONNX Runtime, batch 1: {networks}. "
-        f"`{command}`",
-        "",
-        "| way | full | small | epochs | images seen | MACs in training | seconds | seeds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for way, words in figures["words"].items():
-        own = [row for row in rows if row["way"] == way]
-        if own:
-            smalls = [label for label in own[0]["test"] if label != "full"]
-            small = ", ".join(
-                f"{label} {spread([row['test'][label] for row in own])}"
-                if len(smalls) > 1
-                else spread([row["test"][label] for row in own])
-                for label in smalls
-            )
-            full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
-            lines.append(
-                f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
-                f"{own[0]['training_macs'] / 1e12:.1f} T | {mean(row['seconds'] for row in own):.0f} | "
-                f"{', '.join(str(row['seed']) for row in own)} |"
-            )
-    anew = [
-        f"{row['way']}, seed {row['seed']}: {label} {100 * before:.2f} % and {100 * after:.2f} %"
-        for row in rows
-        for label, (before, after) in row["measured_anew"].items()
-    ]
-    lines += ["", f"On validation, as trained and with batch norms measured anew after slicing: {'; '.join(anew)}."] * bool(
-        anew
-    )
-    left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
-    if left:
-        lines += ["", f"Not run: {'; '.join(left)}."]
-    return [*lines, "", f"![validation over training seconds](accuracy_{name}.svg)", ""]
-
-
-def spread(values: list[float]) -> str:
-    """Top-1 in per cent, with the deviation over several seeds."""
-    deviation = f" +- {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.2f}{deviation} %"
-
-
-def plot(figures: dict[str, Any], path: Path) -> None:
-    """Validation of the full and of the small network over the seconds of training, a line for each way; and their losses."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    names = list(dict.fromkeys(row["way"] for row in figures["rows"]))
-    for row in figures["rows"]:
-        if row["seed"] != min(other["seed"] for other in figures["rows"] if other["way"] == row["way"]):
-            continue
-        number, curve = names.index(row["way"]), row["curve"]
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
-        seconds, small = [point["seconds"] for point in curve], figures["small"]
-        for axis, label in ((axes[0], "full"), (axes[1], small)):
-            if label in row["test"]:
-                axis.plot(seconds, [100 * point["accuracy"][label] for point in curve], **style)
-        label = "full" if "full" in row["test"] else small
-        part = [number / len(curve) for number in range(1, len(curve) + 1)]
-        axes[2].plot(part, [point["loss"][label] for point in curve], **style)
-    for axis, title in zip(
-        axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
-    ):
-        axis.set_title(f"validation: {title}", fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.set_xlabel("seconds of training")
-    axes[2].set_xlabel("part of the training")
-    axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
-    axes[2].legend(frameon=False, fontsize=7)
-    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dan_page import plot, write_page
 from record import RESULTS, record
 from training import Lines, hardware, trained
 
@@ -34,20 +34,9 @@ from adjcompress.adjoined.decision import decide
 from adjcompress.cost import LatencyTable
 from adjcompress.data import DataSpec, read_data
 from adjcompress.deploy import extract_package
-from adjcompress.files import write_text
 from adjcompress.methods import MethodOptions, SearchMethod
 from adjcompress.models import ModelSpec
 from adjcompress.training import TrainOptions, recipe
-
-DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18")
-DIAGNOSED = (
-    "A finished search, with its weights, its logits at zero and its budget off: what a billion more multiply-adds in a group "
-    "lower the divergence by. By gradient: the slope of the draws, at the temperatures of the begin, the middle and the end of "
-    "the choosing. Truth: a group's next narrower candidate against its next wider one, one-hot, the others at uniform alpha "
-    "2; where it is the same for all groups, no trade between them lowers the divergence, to first order, and uniform widths "
-    "are right. The weights are those at the end of the search, which learnt at the widths it prefers."
-)
-RENDERED = "Rendered from {}.json."
 
 
 class Job:
@@ -211,186 +200,6 @@ def papers(job: Job) -> None:
         "widths": {group.name: [group.channels, group.kept] for group in plan.groups},
     }
     record("dan_papers", figures, f"1 seed ({arguments.seed})")
-
-
-def write_page() -> None:
-    """results/dan.md, from dan.json and, where those were measured, dan_protocol.json and dan_together.json."""
-
-    def figures(name: str) -> dict[str, Any] | None:
-        path = RESULTS / f"{name}.json"
-        return json.loads(path.read_text())["figures"] if path.is_file() else None
-
-    alone, together, protocol = figures("dan"), figures("dan_together"), figures("dan_protocol")
-    constant, diagnoses = figures("dan_constant"), [figures(name) for name in DIAGNOSES]
-    assert alone is not None
-    lines = ["# Searched, uniform and random widths", ""]
-    if protocol is not None:
-        lines += ["## At the full length of training", "", *protocol_lines(protocol), ""]
-    if constant is not None:
-        lines += ["## In a network whose widths nobody tuned", "", *constant_lines(constant), ""]
-    if any(diagnoses):
-        lines += ["## What reaches the search", "", DIAGNOSED, ""]
-        for name, diagnosis in zip(DIAGNOSES, diagnoses, strict=True):
-            lines += [*diagnosis_lines(name, diagnosis), ""] if diagnosis is not None else []
-    lines += ["## Runs of their own", "", *lines_alone(alone)]
-    if together is not None:
-        lines += [
-            "",
-            "## Inside one full network, two seeds",
-            "",
-            *together_lines(together),
-            "",
-            RENDERED.format("dan_together"),
-        ]
-    write_text(RESULTS / "dan.md", "\n".join(lines) + "\n")
-
-
-def protocol_lines(figures: dict[str, Any]) -> list[str]:
-    """Both levels of the comparison at the protocol's 40 epochs: see dan_protocol.py."""
-    rows = figures["rows"]
-    lines = [
-        f"One full network for each level, with all its small ones in it: {figures['images']:,} training images, "
-        f"{figures['recipe']['epochs']} epochs, seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX "
-        "Runtime, batch 1, side by side. Stages: the default layers, at the multiply-adds and the predicted latency of uniform "
-        "alpha 2; every-layer: of uniform alpha 4. Searched: under the budget of MACs or of latency, widths as dan.json and "
-        "dan_together.json have them (of three searches under the MACs of uniform alpha 2 the first in dan_together). Random: "
-        "of the uniform network's MACs and predicted latency. Rendered from dan_protocol.json.",
-        "",
-        "| level | widths | MACs | parameters | one thread | top-1 | points over uniform |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        uniform = next(other for other in rows if other["level"] == row["level"] and other["widths"] == "uniform")
-        over = 100 * (row["accuracy"] - uniform["accuracy"])
-        lines.append(
-            f"| {row['level']} | {row['widths']} | {row['macs'] / 1e6:.2f} M | {row['parameters'] / 1e6:.3f} M | "
-            f"{row['p50_ms']:.3f} ms | {100 * row['accuracy']:.2f} % | {'' if row is uniform else f'{over:+.2f}'} |"
-        )
-    lines += ["", "Channels that are kept, of the groups that are cut:", ""]
-    for row in (row for row in rows if row["kept"]):
-        lines.append(f"- {row['level']}, {row['widths']}: " + ", ".join(f"{name} {kept}" for name, kept in row["kept"].items()))
-    return [*lines, "", "![accuracy over MACs and latency](dan_protocol.svg)"]
-
-
-def lines_alone(figures: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{figures['model']}, CIFAR-100, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, "
-        f"seed {figures['seed']}; trained several at a time on two cores, so that seconds of training compare roughly; "
-        "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json.",
-        "",
-        "| budget | widths | top-1 | full network's | MACs | parameters | bytes | one thread | training |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in figures["rows"]:
-        others = "".join(
-            f"; seed {seed}: {100 * found['accuracy']:.2f} %" for seed, found in row.get("other_seeds", {}).items()
-        )
-        search = f" + {row['search_seconds']:.0f} s search" if "searched" in row else ""
-        lines.append(
-            f"| {row['level']} | {row['kind']} | {100 * row['accuracy']:.2f} %{others} | {100 * row['full_accuracy']:.2f} % | "
-            f"{row['macs'] / 1e6:.2f} M ({row['macs_part']:.3f}) | {row['parameters'] / 1e6:.3f} M | "
-            f"{row['bytes'] / 1e6:.2f} MB | {row['p50_ms']:.3f} ms | {row['seconds']:.0f} s{search} |"
-        )
-    lines += ["", "Channels that the searches keep, of the groups that are cut:", ""]
-    for row in (row for row in figures["rows"] if "searched" in row):
-        found = ", ".join(f"{name} {kept}" for name, kept in row["widths"].items())
-        lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}): {found}")
-    return [*lines, "", "![accuracy over MACs and latency](dan.svg)"]
-
-
-def constant_lines(figures: dict[str, Any]) -> list[str]:
-    """Eight layers of equal width, where uniform widths are not the right ones: see constant_width.py and dan_together.py."""
-    channels = f"Eight 3x3 convolutions of as many channels, {figures['data']}, uniform alpha {figures['alpha']:g}'s MACs."
-    kept = [
-        f"- seed {row['seed']}, {name}: " + ", ".join(f"{group} {width}" for group, width in widths.items())
-        for row in figures["rows"]
-        for name, widths in row["widths"].items()
-    ]
-    told = ["Channels that are kept, of the groups that are cut:", "", *kept]
-    return [channels, "", *together_lines(figures), "", *told, "", RENDERED.format("dan_constant")]
-
-
-def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
-    """Whether the gradient of the logits ranks the groups as the truth does: see dan_diagnosis.py."""
-    measured = figures["by_temperature"]
-    count = len(figures["groups"])
-    columns = " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
-    model, truth = figures["model"]["name"].rpartition(":")[2], figures["truth_per_gmac"]
-    lines = [
-        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs; {figures['images']:,} held-out images, "
-        f"{figures['draws']} draws a batch:",
-        "",
-        f"| group | truth | {columns} | likeliest at end |",
-        "| --- | ---: |" + " ---: |" * (len(measured) + 1),
-    ]
-    for number, group in enumerate(figures["groups"]):
-        told = " | ".join(f"{row['worth_per_gmac'][number]:.1f}" for row in measured)
-        likeliest = figures["likeliest_at_end"][number]
-        lines.append(f"| {group} | {truth[number]:.1f} | {told} | {likeliest:.2f} |")
-    noise = ", ".join(
-        f"{min(row['signal_to_noise_of_a_step']):.2f} to {max(row['signal_to_noise_of_a_step']):.2f}" for row in measured
-    )
-    helps = ", ".join(f"{row['wider_helps']} of {count}" for row in measured)
-    ranks = ", ".join(f"{row['rank_correlation']:.2f}" for row in measured)
-    epochs = figures["widths_by_epoch"]
-    moves = [sum(abs(new - old) / old for old, new in zip(*pair, strict=True)) / count for pair in pairwise(epochs)]
-    return [
-        *lines,
-        "",
-        f"Truth from {min(truth):.1f} to {max(truth):.1f}. Groups of which the gradient says that wider helps: {helps}. Rank "
-        f"correlation with the truth: {ranks}. Signal over noise of one step: {noise}. Expected widths move from epoch to "
-        "epoch, on average, by " + ", ".join(f"{move:.1%}" for move in moves) + f". Rendered from {name}.json.",
-    ]
-
-
-def together_lines(figures: dict[str, Any]) -> list[str]:
-    """The comparison without the noise between runs: see dan_together.py."""
-    rows, kinds = figures["rows"], list(figures["over_uniform_mean"])
-    seeds = "seeds " * (len(rows) > 1) + "seed " * (len(rows) == 1) + " and ".join(str(row["seed"]) for row in rows)
-    deviations = figures["over_uniform_deviation"]
-    lines = [
-        f"Separate runs differ by as much as these widths do, so here one full network holds them all: {figures['images']:,} "
-        f"training images, {figures['recipe']['epochs']} epochs after a search of {figures['search_epochs']}, {seeds}; "
-        "top-1 on the test images. Expected: the tool's own decision, nearest to the expected widths; likeliest: the likeliest "
-        "choice that meets the budget.",
-        "",
-        "| widths | MACs, of the full network's | top-1 by seed | points over uniform |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for kind in kinds:
-        parts = ", ".join(f"{row['macs_part'][kind]:.3f}" for row in rows)
-        scores = ", ".join(f"{100 * row['accuracy'][kind]:.2f} %" for row in rows)
-        spread = f" (deviation {100 * deviations[kind]:.2f})" if deviations else ""
-        over = "" if kind == "uniform" else f"{100 * figures['over_uniform_mean'][kind]:+.2f}{spread}"
-        lines.append(f"| {kind} | {parts} | {scores} | {over} |")
-    full = ", ".join(f"{100 * row['accuracy']['full']:.2f} %" for row in rows)
-    return [*lines, f"| full network | 1 | {full} | |"]
-
-
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy over MACs and over latency."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    styles = {"searched": ("o", "#c2410c"), "uniform": ("s", "#1d4ed8"), "random": ("x", "#6b7280")}
-    for axis, key, scale, label in ((axes[0], "macs", 1e6, "MACs, millions"), (axes[1], "p50_ms", 1, "ms, one thread")):
-        for kind, (marker, color) in styles.items():
-            own = [row for row in rows if row["kind"].startswith(kind)]
-            axis.scatter(
-                [row[key] / scale for row in own],
-                [100 * row["accuracy"] for row in own],
-                marker=marker,
-                color=color,
-                label=kind,
-            )
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("top-1 of the small network, %")
-    axes[0].legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dan import write_page
+from dan_page import write_page
 from record import record
 from torch import Tensor
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dan import Job, plot, write_page
+from dan import Job
+from dan_page import plot, write_page
 from dan_together import trained, widths
 from record import RESULTS, record
 

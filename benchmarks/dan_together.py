@@ -24,7 +24,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from dan import Job, write_page
+from dan import Job
+from dan_page import write_page
 from record import record
 from training import Lines, hardware
 

@@ -1,0 +1,123 @@
+"""results/accuracy.md and its plots: what the ways to train made of both networks, from their JSON.
+
+python benchmarks/accuracy_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from accuracy_ways import PROTOCOLS
+from record import RESULTS
+
+from adjcompress.files import write_text
+
+
+def write_page() -> None:
+    """results/accuracy.md, from the JSON of every protocol that was measured."""
+    lines = ["# Accuracy of the ways to train", ""]
+    for name in PROTOCOLS:
+        path = RESULTS / f"accuracy_{name}.json"
+        if path.is_file():
+            content = json.loads(path.read_text())
+            lines += section(name, content["figures"], content["command"])
+    write_text(RESULTS / "accuracy.md", "\n".join(lines))
+
+
+def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
+    """One protocol's table."""
+    rows, sizes = figures["rows"], {}
+    asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
+    shorter = f"**{epochs} epochs in place of the protocol's {asked}**; " if epochs != asked else ""
+    for row in rows:
+        sizes |= row["networks"]
+    networks = "; ".join(
+        f"{label} {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} M MACs, {figures['bytes'][label] / 1e6:.2f} MB, "
+        f"{figures['p50_ms'][label]:.3f} ms"
+        for label, size in sizes.items()
+    )
+    lines = [
+        f"## Protocol {name}: {figures['model']}",
+        "",
+        f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
+        "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
+        f"One thread, ONNX Runtime, batch 1: {networks}. "
+        f"`{command}`",
+        "",
+        "| way | full | small | epochs | images seen | MACs in training | seconds | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for way, words in figures["words"].items():
+        own = [row for row in rows if row["way"] == way]
+        if own:
+            smalls = [label for label in own[0]["test"] if label != "full"]
+            small = ", ".join(
+                f"{label} {spread([row['test'][label] for row in own])}"
+                if len(smalls) > 1
+                else spread([row["test"][label] for row in own])
+                for label in smalls
+            )
+            full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
+            lines.append(
+                f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
+                f"{own[0]['training_macs'] / 1e12:.1f} T | {mean(row['seconds'] for row in own):.0f} | "
+                f"{', '.join(str(row['seed']) for row in own)} |"
+            )
+    anew = [
+        f"{row['way']}, seed {row['seed']}: {label} {100 * before:.2f} % and {100 * after:.2f} %"
+        for row in rows
+        for label, (before, after) in row["measured_anew"].items()
+    ]
+    lines += ["", f"On validation, as trained and with batch norms measured anew after slicing: {'; '.join(anew)}."] * bool(
+        anew
+    )
+    left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
+    if left:
+        lines += ["", f"Not run: {'; '.join(left)}."]
+    return [*lines, "", f"![validation over training seconds](accuracy_{name}.svg)", ""]
+
+
+def spread(values: list[float]) -> str:
+    """Top-1 in per cent, with the deviation over several seeds."""
+    deviation = f" +- {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.2f}{deviation} %"
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Validation of the full and of the small network over the seconds of training, a line for each way; and their losses."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    names = list(dict.fromkeys(row["way"] for row in figures["rows"]))
+    for row in figures["rows"]:
+        if row["seed"] != min(other["seed"] for other in figures["rows"] if other["way"] == row["way"]):
+            continue
+        number, curve = names.index(row["way"]), row["curve"]
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
+        seconds, small = [point["seconds"] for point in curve], figures["small"]
+        for axis, label in ((axes[0], "full"), (axes[1], small)):
+            if label in row["test"]:
+                axis.plot(seconds, [100 * point["accuracy"][label] for point in curve], **style)
+        label = "full" if "full" in row["test"] else small
+        part = [number / len(curve) for number in range(1, len(curve) + 1)]
+        axes[2].plot(part, [point["loss"][label] for point in curve], **style)
+    for axis, title in zip(
+        axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
+    ):
+        axis.set_title(f"validation: {title}", fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("seconds of training")
+    axes[2].set_xlabel("part of the training")
+    axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
+    axes[2].legend(frameon=False, fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    write_page()

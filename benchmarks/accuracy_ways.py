@@ -1,0 +1,137 @@
+"""Which ways to train are compared, and by which protocols?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+import adjcompress as ac
+from adjcompress.methods import MethodOptions
+from adjcompress.training import Recipe, recipe
+
+TEACHER = "standard"
+FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """On what, and by which recipe, the ways are compared; `alphas` are those that the papers' way is run at."""
+
+    model: str
+    recipe: Recipe
+    alphas: tuple[float, ...]
+    classes: int = 100
+    compile: bool = False
+    weighted: bool = False
+
+    @property
+    def alpha(self) -> float:
+        """That of the ways that go beyond the papers."""
+        return self.alphas[len(self.alphas) // 2]
+
+
+PROTOCOLS = {
+    "cpu": Protocol("resnet18", recipe("cifar"), (8.0,)),
+    "gpu": Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True),
+    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), classes=10, weighted=True),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: what differs from the protocol, and in words what it is. `longer`: times the protocol's epochs."""
+
+    words: str
+    method: str
+    options: MethodOptions
+    longer: float = 1.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    importance: str | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Multiply-adds of the full network, of the small one, and of the layers before the first slim one, which both have."""
+
+    full: int
+    small: int
+    trunk: int
+
+    @classmethod
+    def of(cls, protocol: Protocol, alpha: float) -> Sizes:
+        network, example = ac.create_model(protocol.model, protocol.classes), torch.zeros(2, 3, 32, 32)
+        plan = ac.plan_widths(network, example, alpha)
+        whole = ac.count(network, example)
+        parts = tuple(f"{part}." for part in ac.trunk_of(network, [plan], example))
+        trunk = sum(layer.macs for layer in whole.per_layer if f"{layer.name}.".startswith(parts))
+        return cls(whole.macs, ac.count(ac.slice_model(network, plan), example).macs, trunk)
+
+    def longer(self, each: float) -> float:
+        """For how many times the epochs a way may train whose images cost `each`, for what the papers' way costs."""
+        return (self.full + self.small) / each
+
+    @property
+    def first(self) -> float:
+        """What an image costs where the small network learns first, with a shared trunk."""
+        return FIRST * self.small + (1 - FIRST) * (self.full + self.small - self.trunk)
+
+
+def ways(protocol: Protocol) -> dict[str, Way]:
+    """The ways by name, in the order of what each decides."""
+    alpha = protocol.alpha
+    sizes, one, papers = Sizes.of(protocol, alpha), MethodOptions(alphas=(alpha,)), {}
+    for each in protocol.alphas:
+        papers[f"adjoined{each:g}"] = Way(
+            f"adjoined, alpha {each:g}: the papers' way", "adjoined", MethodOptions(alphas=(each,))
+        )
+    own = replace(one, small_labels=0.5, detach=True)
+    found = {
+        TEACHER: Way("full network alone", "standard", MethodOptions()),
+        "standard-longer": Way(
+            "full network alone, at the adjoined run's cost", "standard", MethodOptions(), sizes.longer(sizes.full)
+        ),
+        **papers,
+        "small": Way("small network alone, equal epochs", "standard", one),
+        "small-longer": Way("small network alone, at the adjoined run's cost", "standard", one, sizes.longer(sizes.small)),
+        "distill": Way("small network taught by the full one that was trained alone", "distill", one),
+        "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
+        **{f"first-{widen}": _first(own, widen, sizes) for widen in ("copies", "fresh", "zeros")},
+        "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
+        "labels": Way("adjoined, half of the small network's loss from labels", "adjoined", replace(one, small_labels=0.5)),
+        "detached": Way("adjoined, targets detached", "adjoined", replace(one, detach=True)),
+        "labels-detached": Way("adjoined, half from labels, targets detached", "adjoined", own),
+        **{
+            name: Way(f"adjoined, {name} schedule", "adjoined", replace(one, schedule=name))
+            for name in ("linear", "cosine", "exponential")
+        },
+        "smoothing": Way("adjoined, labels smoothed by 0.1", "adjoined", one, recipe={"label_smoothing": 0.1}),
+        "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
+        "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=(4.0, 8.0, 16.0))),
+        "growing": Way(
+            "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared",
+            "adjoined",
+            replace(own, alphas=(4.0, 8.0, 16.0), small_first=FIRST, trunk="shared", growing=True),
+            sizes.longer(sizes.first),
+        ),
+    }
+    if protocol.weighted:
+        chosen = {
+            kind: Way(f"adjoined, channels by {kind}", "adjoined", one, importance=kind) for kind in ("magnitude", "batch-norm")
+        }
+        cut = Way("cut by magnitude, then trained alone", "standard", one, importance="magnitude")
+        taught = Way("cut by magnitude, then taught by the full one", "distill", one, importance="magnitude")
+        found = {**papers, **chosen, "small": found["small"], "cut": cut, "cut-distill": taught, TEACHER: found[TEACHER]}
+    return found
+
+
+def _first(own: MethodOptions, widen: str, sizes: Sizes) -> Way:
+    """The small network first, at the adjoined run's cost."""
+    begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}
+    words = (
+        f"small network first ({FIRST:g} of the training), the full one then begins {begins[widen]}; half from labels, "
+        "targets detached; trunk shared; at the adjoined run's cost"
+    )
+    return Way(words, "adjoined", replace(own, small_first=FIRST, trunk="shared", widen=widen), sizes.longer(sizes.first))
