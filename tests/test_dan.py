@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def test_halves_and_half_precision_go_through_both_phases(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = dan_options(digits, method_options=MethodOptions(budgets=("macs=0.6",), halves=True), search_epochs=1)
+    options = replace(options, data=replace(digits.spec, image_size=16))  # where bf16 is emulated it is very slow
     run = train(options, Path("runs/dan"), ac.Hardware(precision="bf16"))
     assert run.config["precision"] == "bf16" and set((run.results() or {})["test"]) == {"full", "dan"}
     moved = ac.open_run(Path("runs/dan/search")).method().network.logits
