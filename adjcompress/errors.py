@@ -20,9 +20,9 @@ class AdjCompressError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library's error says; its name, where it says nothing."""
+    """The first line of what another library's error says, at most 160 characters; its name, where it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def nearest_first(name: str, choices: Iterable[str]) -> list[str]:

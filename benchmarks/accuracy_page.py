@@ -17,6 +17,11 @@ from adjcompress.files import write_text
 
 
 def write_page() -> None:
+    """Write results/accuracy.md anew."""
+    write_text(RESULTS / "accuracy.md", page())
+
+
+def page() -> str:
     """results/accuracy.md, from the JSON of every protocol that was measured."""
     lines = ["# Accuracy of the ways to train", ""]
     for name in PROTOCOLS:
@@ -24,7 +29,7 @@ def write_page() -> None:
         if path.is_file():
             content = json.loads(path.read_text())
             lines += section(name, content["figures"], content["command"])
-    write_text(RESULTS / "accuracy.md", "\n".join(lines))
+    return "\n".join(lines)
 
 
 def section(name: str, figures: dict[str, Any], command: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from record import RESULTS
+from shown import BUSY, shown_ms
 
 from adjcompress.files import write_text
 
@@ -26,6 +27,11 @@ RENDERED = "Rendered from {}.json."
 
 
 def write_page() -> None:
+    """Write results/dan.md anew."""
+    write_text(RESULTS / "dan.md", page())
+
+
+def page() -> str:
     """results/dan.md, from dan.json and, where those were measured, dan_protocol.json and dan_together.json."""
 
     def figures(name: str) -> dict[str, Any] | None:
@@ -54,7 +60,7 @@ def write_page() -> None:
             "",
             RENDERED.format("dan_together"),
         ]
-    write_text(RESULTS / "dan.md", "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def protocol_lines(figures: dict[str, Any]) -> list[str]:
@@ -66,7 +72,7 @@ def protocol_lines(figures: dict[str, Any]) -> list[str]:
         "Runtime, batch 1, side by side. Stages: the default layers, at the multiply-adds and the predicted latency of uniform "
         "alpha 2; every-layer: of uniform alpha 4. Searched: under the budget of MACs or of latency, widths as dan.json and "
         "dan_together.json have them (of three searches under the MACs of uniform alpha 2 the first in dan_together). Random: "
-        "of the uniform network's MACs and predicted latency. Rendered from dan_protocol.json.",
+        "of the uniform network's MACs and predicted latency. Rendered from dan_protocol.json. " + BUSY,
         "",
         "| level | widths | MACs | parameters | one thread | top-1 | points over uniform |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -76,7 +82,7 @@ def protocol_lines(figures: dict[str, Any]) -> list[str]:
         over = 100 * (row["accuracy"] - uniform["accuracy"])
         lines.append(
             f"| {row['level']} | {row['widths']} | {row['macs'] / 1e6:.2f} M | {row['parameters'] / 1e6:.3f} M | "
-            f"{row['p50_ms']:.3f} ms | {100 * row['accuracy']:.2f} % | {'' if row is uniform else f'{over:+.2f}'} |"
+            f"{shown_ms(row)} | {100 * row['accuracy']:.2f} % | {'' if row is uniform else f'{over:+.2f}'} |"
         )
     lines += ["", "Channels that are kept, of the groups that are cut:", ""]
     for row in (row for row in rows if row["kept"]):
@@ -88,7 +94,8 @@ def lines_alone(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"{figures['model']}, CIFAR-100, {figures['images']:,} training images, {figures['recipe']['epochs']} epochs, "
         f"seed {figures['seed']}; trained several at a time on two cores, so that seconds of training compare roughly; "
-        "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json.",
+        "top-1 of the small network on the 10,000 test images; one thread, ONNX Runtime, batch 1. Rendered from dan.json. "
+        + BUSY,
         "",
         "| budget | widths | top-1 | full network's | MACs | parameters | bytes | one thread | training |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -101,7 +108,7 @@ def lines_alone(figures: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {row['level']} | {row['kind']} | {100 * row['accuracy']:.2f} %{others} | {100 * row['full_accuracy']:.2f} % | "
             f"{row['macs'] / 1e6:.2f} M ({row['macs_part']:.3f}) | {row['parameters'] / 1e6:.3f} M | "
-            f"{row['bytes'] / 1e6:.2f} MB | {row['p50_ms']:.3f} ms | {row['seconds']:.0f} s{search} |"
+            f"{row['bytes'] / 1e6:.2f} MB | {shown_ms(row)} | {row['seconds']:.0f} s{search} |"
         )
     lines += ["", "Channels that the searches keep, of the groups that are cut:", ""]
     for row in (row for row in figures["rows"] if "searched" in row):

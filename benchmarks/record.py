@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ def record(name: str, figures: Any, repetitions: int | str, added: bool = False)
     With `added`, a part of the figures is new and the rest is what the file held: its own command, repetitions and machine
     stay, and those of the new part are appended to `added`.
     """
-    arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
+    arguments = [Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:]]
     content = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
         "repetitions": repetitions,
         "machine": machine_facts().to_json(),
         "figures": figures,

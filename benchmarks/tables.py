@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shown import BUSY, shown_ms
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 START, END = "<!-- results: python benchmarks/tables.py --write -->", "<!-- end of results -->"
@@ -133,20 +135,21 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
     """Widths learnt under a budget: beside uniform and random ones, at the papers' costs, under a latency, and their price."""
     result = read("dan")
     rows = result["figures"]["rows"]
-    epochs = result["figures"]["recipe"]["epochs"]
+    epochs, images = result["figures"]["recipe"]["epochs"], result["figures"]["images"]
     for row in (row for row in rows if row["kind"] == "searched"):
         same_alpha = row["level"].replace("macs-", "").replace("latency-", "")
         others = [other for other in rows if other["kind"] == "uniform" and other["level"] == same_alpha]
         others += [other for other in rows if other["kind"].startswith("random") and other["level"] == row["level"]]
         text = ", ".join(
-            f"{other['kind']} {_percents(other)} at {other['macs'] / 1e6:.1f} M MACs and {other['p50_ms']:.2f} ms"
+            f"{other['kind']} {_percents(other)} at {other['macs'] / 1e6:.1f} M MACs and {shown_ms(other, 2)}"
             for other in (row, *others)
         )
         budget = ", ".join(row["searched"]["budgets"])
         every = ", every layer" if row["level"].startswith("every-layer") else ""
         add(
             result,
-            f"Widths under {budget}{every}, ResNet-18, CIFAR-100 (20,000 images), {epochs} epochs, top-1 (seed 0; or 0 and 1)",
+            f"Widths under {budget}{every}, ResNet-18, CIFAR-100 ({images:,} training images), {epochs} epochs, top-1 (seed 0; "
+            "or 0 and 1)",
             text,
         )
 
@@ -171,13 +174,13 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
     for level in figures["seconds"]:
         own = [row for row in figures["rows"] if row["level"] == level and row["widths"] != "full"]
         text = ", ".join(
-            f"{row['widths']} {100 * row['accuracy']:.2f} % at {row['macs'] / 1e6:.1f} M MACs and {row['p50_ms']:.2f} ms"
+            f"{row['widths']} {100 * row['accuracy']:.2f} % at {row['macs'] / 1e6:.1f} M MACs and {shown_ms(row, 2)}"
             for row in own
         )
-        cut = "every layer, uniform alpha 4's" if level == "every-layer" else "default layers, uniform alpha 2's"
+        cut = "uniform alpha 4, every layer" if level == "every-layer" else "uniform alpha 2, default layers"
         add(
             protocol,
-            f"Widths of equal MACs and predicted latency ({cut}), ResNet-18, CIFAR-100 (20,000 images), "
+            f"Widths at the cost of {cut}, ResNet-18, CIFAR-100 ({figures['images']:,} training images), "
             f"{figures['recipe']['epochs']} epochs, all in one full network, top-1 (seed {figures['seed']})",
             text,
         )
@@ -189,7 +192,8 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
     text = (
         f"MACs {small['macs'] / small['full_macs']:.3f} of the full network's, "
         f"{small['full_parameters'] / small['parameters']:.1f}x fewer parameters, "
-        f"{timing['speedup']['value']:.2f}x faster; full {test['full']['accuracy']:.1%}, dan {test['dan']['accuracy']:.1%}; "
+        f"{'~' * timing['noisy']}{timing['speedup']['value']:.2f}x faster; "
+        f"full {test['full']['accuracy']:.1%}, dan {test['dan']['accuracy']:.1%}; "
         f"sliced to training {small['certificate']['max_difference']:g}, "
         f"ONNX to torch {figures['export']['certificate']['relative']:.1e}"
     )
@@ -278,6 +282,10 @@ def speed_of_supernets(add: Callable[[dict[str, Any], str, str], None]) -> None:
     add(speed, f"Distributed cost of a network of {schedule['nodes']} nodes", text)
 
 
+def _timed(timing: dict[str, Any]) -> str:
+    return shown_ms({**timing["latency"], "noisy": timing["noisy"]})
+
+
 NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}
 
 
@@ -297,7 +305,7 @@ def deployment() -> list[str]:
             what = path.removesuffix(".onnx").removeprefix(f"{name}-")
             lines.append(
                 f"| {title} | {what}{kept} | {100 * accuracy:.2f} % | {one['parameters']:,} | {one['bytes'] / 1e6:.2f} MB | "
-                f"{one['latency']['p50_ms']:.3f} ms | {one['speedup']['value']:.2f}x | {two['latency']['p50_ms']:.3f} ms |"
+                f"{_timed(one)} | {one['speedup']['value']:.2f}x | {_timed(two)} |"
             )
     notes = []
     for name, title in NETWORKS.items():
@@ -307,7 +315,7 @@ def deployment() -> list[str]:
             f"{title}: {training['images']:,} images, {training['epochs']} epochs, seed {training['seed']}, "
             f"`{result['command']}`"
         )
-    return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split."]
+    return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split. " + BUSY]
 
 
 def machines() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,9 +126,10 @@ def _images(source: Path, data: str | None) -> ImageData:
     info = package_info(source)
     if data is None and info.data is None:
         raise AdjCompressError(f"{source} does not say which data it was trained on: give images to compare on with --data.")
-    height, width = info.preprocessing.image_size, info.preprocessing.width
-    ignore = info.data.ignore_label if info.data is not None else DataSpec.ignore_label
-    spec = DataSpec(data, height, width=width, ignore_label=ignore) if data is not None else info.data
+    spec = info.data
+    if data is not None:  # held out as they were for the training, where it is the same data
+        height, width = info.preprocessing.image_size, info.preprocessing.width
+        spec = replace(info.data or DataSpec(data), source=data, image_size=height, width=width)
     assert spec is not None
     try:
         return read_data(spec)

@@ -215,7 +215,11 @@ _SECTIONS = {
 )
 @click.option("--nodes", type=int, default=1, show_default=True, help="Machines; torchrun sets it itself.")
 @click.option("--precision", default="32", show_default=True, help="32, bf16 or 64; with --resume the run's own.")
-@click.option("--compile", is_flag=True, help="Compile the network with torch.compile; --resume does if the run did.")
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="torch.compile the network (not in the part of --small-first); --resume does if the run did.",
+)
 @output_options
 @click.pass_context
 def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> None:

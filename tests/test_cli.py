@@ -389,6 +389,20 @@ def test_a_run_starts_from_weights() -> None:
     assert run(*TRAIN, "--weights", "full.safetensors").exit_code == 0
 
 
+def test_an_export_is_checked_on_images_that_the_network_did_not_learn_from(folder: Path) -> None:
+    import torch
+    from adjcompress_cli.export import _images
+    from test_data import write_npz
+
+    npz = str(write_npz(folder / "data.npz"))
+    trained = run("train", "--model", "cifar_resnet20", "--epochs", "1", "--data", npz, "--seed", "3", "--validation", "0.2")
+    assert trained.exit_code == 0, trained.stderr
+    assert run("extract", "--alpha", "8").exit_code == 0
+    held_out = ac.open_run().data().validation.batch(torch.arange(8))[0]
+    again = _images(Path("small-alpha8.safetensors"), npz).validation.batch(torch.arange(8))[0]
+    assert torch.equal(held_out, again)
+
+
 def test_two_processes_train_through_the_command_line(folder: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     script = Path(sys.executable).with_name("adjcompress")

@@ -260,6 +260,37 @@ def test_options_that_would_do_nothing_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_method_made_in_python_refuses_what_the_command_does(dan_run: Any) -> None:
+    plan, network = read_plan(dan_run.folder / "plan.json"), ac.create_model("cifar_resnet20", 10)
+    for name, value in {"halves": True, "width_step": 4, "table": "nothing.json", "budgets": ("macs=0.5",)}.items():
+        option = "--budget" if name == "budgets" else f"--{name.replace('_', '-')}"
+        with pytest.raises(ac.AdjCompressError, match=f"--plan gives the widths, so {option} would do nothing"):
+            DanMethod.build(network, IMAGE, MethodOptions(plan=plan, **{name: value}))  # type: ignore[arg-type]
+    for name, value in {"beta": -1.0, "weight": float("nan"), "setting": 0.0, "halves": True}.items():
+        with pytest.raises(ac.AdjCompressError, match=f"--{name} "):
+            METHODS["adjoined"].build(network, IMAGE, MethodOptions(**{name: value}))  # type: ignore[arg-type]
+
+
+def test_the_second_phase_starts_from_the_weights_that_the_run_began_with(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(ac.Reporter):
+        def epoch(self, record: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    torch.save(ac.create_model("cifar_resnet20", 10).state_dict(), "w.pth")
+    options = dan_options(digits, search_epochs=1)
+    options = replace(options, weights=Path("w.pth"), recipe=options.recipe.changed(epochs=1))
+    with pytest.raises(KeyboardInterrupt):
+        train(options, Path("run"), reporter=Killed())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    torch.save(ac.create_model("cifar_resnet20", 10).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ac.AdjCompressError, match=r"w\.pth no longer holds the weights that .*run began with: put those back"):
+        resume(tmp_path / "run")
+
+
 def test_a_plan_of_another_network_is_refused(dan_run: Any, tmp_path: Path) -> None:
     plan = read_plan(dan_run.folder / "plan.json")
     with pytest.raises(ac.AdjCompressError, match=r"width plan is for another network: it has .* Use it with the model"):

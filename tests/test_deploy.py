@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -373,6 +374,9 @@ def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run) -> None:
     keep(tiny_run.folder, "export", "a.onnx", {"bytes": 3})
     assert deployed(tiny_run.folder) == {"extract": {"a.safetensors": {"bytes": 1}}, "export": {"a.onnx": {"bytes": 3}}}
     assert run_of(Path("a.onnx").resolve()) == tiny_run.folder
+    shutil.copytree(tiny_run.folder, "runs/other")
+    Path("runs/other/deployed.json").write_text("{")  # newer, damaged, and none of this file's business
+    assert run_of(Path("a.onnx")) == tiny_run.folder
     (tiny_run.folder / "deployed.json").write_text("{")
     with pytest.raises(ac.AdjCompressError, match=r"deployed\.json is damaged .* remove it"):
         keep(tiny_run.folder, "export", "a.onnx", {})

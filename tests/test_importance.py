@@ -103,6 +103,9 @@ def test_a_run_keeps_the_important_channels_and_is_rebuilt(here: Path) -> None:
     assert all(torch.equal(first, second) for first, second in zip(fresh.parameters(), network.parameters(), strict=True))
     with pytest.raises(ac.AdjCompressError, match="--method standard cuts none here"):
         train(options(weights=trained, importance="magnitude", method="standard"), Path("third"))
+    with pytest.raises(ac.AdjCompressError, match="--method standard cuts none here"):
+        whole = ac.MethodOptions(alphas=(1,))
+        train(options(weights=trained, importance="magnitude", method="standard", method_options=whole), Path("third"))
     with pytest.raises(ac.AdjCompressError, match="--importance orders the channels of trained weights: give --weights too"):
         train(options(importance="magnitude"), Path("third"))
     with pytest.raises(ac.AdjCompressError, match=r"--importance 'size' is unknown\. Choices: magnitude, batch-norm"):

@@ -123,6 +123,17 @@ def test_a_damaged_package_is_not_taken_for_weights(tmp_path: Path) -> None:
         load_weights_(spec.build(), path)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = TinyNet().state_dict()
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    torch.save(state, tmp_path / "w.pth")
+    target = TinyNet()
+    before = [parameter.clone() for parameter in target.parameters()]
+    with pytest.raises(ac.AdjCompressError, match=r"w\.pth holds values that are not finite, in stem\.0\.weight"):
+        load_weights_(target, tmp_path / "w.pth")
+    assert all(torch.equal(*pair) for pair in zip(before, target.parameters(), strict=True))
+
+
 def test_weights_never_run_pickled_code(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "w.pth")  # a pickled module, not a state dict
     with pytest.raises(ac.AdjCompressError, match=r"w\.pth cannot be read as weights"):

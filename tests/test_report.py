@@ -491,8 +491,15 @@ def test_a_network_whose_batch_norms_were_measured_anew_has_its_accuracy_of_afte
     package = content["extract"]["small-alpha2.safetensors"]
     package |= {"accuracy": {"test": 0.4321}, "reestimated": certificate("re-estimate", 0.8)}
     content["export"]["model-int8.onnx"]["int8"]["ranges"] = "average"
+    content["export"]["model.onnx"]["tolerance"] = 1e-2
+    untrained = {**content["export"]["model.onnx"], "name": "dense", "untrained": True}
+    content["export"]["dense.onnx"] = untrained
     deployed(run, content)
+    change(run.folder / "config.json", lambda config: config.update(compile=True, notes={"options": {}}))
+    run = ac.open_run(run.folder)
     page = Page(write_report(run))
     assert "alpha2 43.21" in page.text.replace("\u00a0", " ").replace("\u202f", " ")
     assert "Then its batch norms were measured anew, which moved a logit by at most 0.10 of the largest" in page.text
     assert "--reestimate" in page.text and "--ranges average" in page.text
+    assert "adjcompress train --device cpu --compile" in page.text and "--tolerance 0.01" in page.text
+    assert "adjcompress export dense.onnx" not in page.text and "10 random images" in page.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,10 +23,26 @@ def test_the_readme_shows_the_results_that_are_committed(monkeypatch: pytest.Mon
     del sys.modules["tables"]
 
 
+@pytest.mark.parametrize(
+    ("page", "script"),
+    [("dan", "dan_page"), ("accuracy", "accuracy_page"), ("substitutes", "substitutes"), ("supernets", "supernet_sweep")],
+)
+def test_a_page_shows_the_results_that_are_committed(page: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    render = importlib.import_module(script).page
+    folder = ROOT / "benchmarks" / "results"
+    if script in ("substitutes", "supernet_sweep"):
+        figures = json.loads((folder / f"{page}.json").read_text())["figures"]
+        shown = render(figures) if script == "substitutes" else render(page, figures)
+    else:
+        shown = render()
+    assert (folder / f"{page}.md").read_text() == shown, f"run the benchmark that writes {page}.md again"
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_a_result_names_its_command_machine_versions_and_repetitions(path: Path) -> None:
     result = json.loads(path.read_text())
     script = result["command"].split()[1]
     assert (ROOT / script).is_file()
     assert result["machine"]["versions"]["torch"] and result["machine"]["cpu"] and result["repetitions"]
-    assert "/" not in result["command"].replace(script, "")
+    assert not any(word.startswith(("/", "~", "..")) for word in shlex.split(result["command"]))

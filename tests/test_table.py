@@ -279,6 +279,17 @@ def test_a_second_network_adds_only_what_it_has_of_its_own(tmp_path: Path, asked
     assert len(measured) == len(set(measured)) and len(asked) > first
 
 
+def test_a_wider_network_of_the_same_layers_is_measured_whole_too(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    path, narrow, wide = tmp_path / "table.json", ac.create_model("wrn_10_2", 10), ac.create_model("wrn_10_4", 10)
+    measure_table(path, narrow, IMAGE)
+    assert fingerprint(layer_shapes(narrow, IMAGE)) == fingerprint(layer_shapes(wide, IMAGE))
+    with pytest.raises(ac.AdjCompressError, match=r"table\.json does not know this network"):
+        LatencyTable.read(path).rest_of(layer_shapes(wide, IMAGE))
+    measure_table(path, wide, IMAGE)
+    for network in (narrow, wide):
+        assert LatencyTable.read(path).knows(layer_shapes(network, IMAGE))
+
+
 def test_passes_go_on_until_the_medians_rest() -> None:
     sweep = Sweep(POINTWISE, (("blocked", 16, 16), ("blocked", 16, 32)))
     steady, restless = (1.0, 2.0), (1.5, 3.0)

@@ -350,12 +350,24 @@ def test_a_run_of_a_newer_format_or_damaged_is_refused(tiny_run: Run) -> None:
     path.write_text(json.dumps({**config, "format": 99}))
     with pytest.raises(ac.AdjCompressError, match="has format 99; this version reads format 1"):
         ac.open_run(tiny_run.folder)
-    path.write_text("{")
-    with pytest.raises(ac.AdjCompressError, match=r"config\.json is damaged"):
-        ac.open_run(tiny_run.folder)
+    for damage in ("{", "{}", json.dumps({"format": 1}), json.dumps({key: config[key] for key in config if key != "seed"})):
+        path.write_text(damage)
+        with pytest.raises(ac.AdjCompressError, match=r"config\.json is damaged"):
+            ac.open_run(tiny_run.folder)
     path.unlink()
     with pytest.raises(ac.AdjCompressError, match="is no run: it has no config"):
         ac.open_run(tiny_run.folder)
+
+
+def test_what_is_damaged_in_a_run_is_one_line(tiny_run: Run) -> None:
+    config = json.loads((tiny_run.folder / "config.json").read_text())
+    config["model"]["name"] = "cifar_resnet32"  # as if the user's own network had changed
+    (tiny_run.folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ac.AdjCompressError, match=r"cifar_resnet32 is no longer the network that runs/tiny trained: Missing"):
+        ac.open_run(tiny_run.folder).method()
+    (tiny_run.folder / "results.json").write_text("{")
+    with pytest.raises(ac.AdjCompressError, match=r"results\.json is damaged .* remove it, and adjcompress train --resume"):
+        ac.open_run(tiny_run.folder).results()
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -92,7 +92,7 @@ def measure_table(
     layers = layer_shapes(network, example)
     wanted = _wanted(table.grid, layers, _reaches(network, example, layers, slim, keep, alpha))
     table = _with_sweeps(table, wanted)
-    known = fingerprint(layers) in table.anchors
+    known = table.knows(layers)
     total = len(table.sweeps) * max_passes + (not known)
     before = sum(len(sweep.points) * len(sweep.passes_ms) for sweep in table.sweeps)
     for round_ in range(max_passes):

@@ -198,11 +198,19 @@ class LatencyTable:
         rest = self.rest_of(layers)
         return rest.base_ms + rest.element_ms * sum(layer.elements for layer in layers)
 
+    def knows(self, layers: Sequence[Layer]) -> bool:
+        """Whether a network was measured whole of which one with these layers may be a slice: it is nowhere wider."""
+        whole = max(self.anchors.get(fingerprint(layers), ()), key=lambda anchor: anchor.measured_ms, default=None)
+        return whole is not None and all(
+            layer.channels_in <= wide.channels_in and layer.channels_out <= wide.channels_out
+            for layer, wide in zip(layers, whole.layers, strict=True)
+        )
+
     def rest_of(self, layers: Sequence[Layer]) -> Rest:
         """The line through the two anchors of the network that runs these layers, or slices of them."""
-        anchors = self.anchors.get(fingerprint(layers))
-        if not anchors:
+        if not self.knows(layers):
             raise AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
+        anchors = self.anchors[fingerprint(layers)]
         written = [sum(layer.elements for layer in anchor.layers) for anchor in anchors]
         rests = [anchor.measured_ms - sum(self._layer_ms(layer) for layer in anchor.layers) for anchor in anchors]
         between = written[-1] - written[0]

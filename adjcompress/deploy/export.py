@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from adjcompress.cost.materialise import materialised
@@ -233,8 +234,11 @@ def _export_untrained(run: Run, name: str) -> tuple[Path, Path]:
     if not (package.is_file() and path.is_file()):
         network = run.model.build().eval()
         info = save_package(network, package, model=run.model, name=name, classes=run.classes, preprocessing=run.preprocessing)
-        exported = export_onnx(network, path, info.preprocessing.example(max(_BATCHES)), metadata=onnx_metadata(info))
-        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": name})
+        size = info.preprocessing.example(max(_BATCHES)).shape
+        images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # it has learnt none
+        exported = export_onnx(network, path, images, metadata=onnx_metadata(info))
+        made = {**exported.to_json(), "package": str(package), "name": name, "untrained": True}
+        keep(run.folder, "export", str(path), made)
     return package, path
 
 

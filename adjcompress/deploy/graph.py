@@ -17,8 +17,7 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule, fuse
 from torch import Tensor, nn
 
 from adjcompress.data import Preprocessing
-from adjcompress.errors import AdjCompressError
-from adjcompress.models.weights import first_line
+from adjcompress.errors import AdjCompressError, first_line
 
 _TINY = 1e-30
 INPUT, OUTPUT = "images", "logits"

@@ -29,8 +29,7 @@ from adjcompress.deploy.graph import INPUT, WEIGHTED, silenced
 from adjcompress.deploy.layout import optimised
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import accuracy, as_input, logits_on, runner
-from adjcompress.errors import AdjCompressError, nearest_first, pick
-from adjcompress.models.weights import first_line
+from adjcompress.errors import AdjCompressError, first_line, nearest_first, pick
 from adjcompress.seeds import derived_seed
 from adjcompress.widths import Certificate
 from adjcompress.widths.certificate import certify

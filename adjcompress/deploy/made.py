@@ -86,9 +86,12 @@ def run_of(path: Path) -> Path | None:
     for folder in [*([Path(last)] if last else []), *others]:
         if folder.is_symlink() or not (folder / DEPLOYED).is_file():
             continue
-        for step in ("extract", "export"):
-            if any(Path(made_path).resolve() == wanted for made_path in deployed(folder).get(step, {})):
-                return folder
+        try:
+            steps = deployed(folder)
+        except AdjCompressError:
+            continue  # what is damaged there is said where that run is asked for
+        if any(Path(path).resolve() == wanted for step in ("extract", "export") for path in steps.get(step, {})):
+            return folder
     return None
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from adjcompress.data import IGNORED, ImageData, Preprocessing, Split, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.graph import INPUT, OUTPUT
-from adjcompress.errors import AdjCompressError
-from adjcompress.models.weights import first_line
+from adjcompress.errors import AdjCompressError, first_line
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

@@ -44,6 +44,7 @@ class AdjoinedMethod(Method):
     """
 
     name = "adjoined"
+    cuts_always = True
     planned = "plan"
     """What the small network is called whose widths a plan gives."""
 
@@ -74,11 +75,12 @@ class AdjoinedMethod(Method):
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> AdjoinedMethod:
         check_taken(cls.name, options)
+        if options.plan is not None:
+            check_plan_alone(options)
         refuse_auxiliary(model)
         dense = sum(parameter.numel() for parameter in model.parameters())
         model, substitution = substituted(model, options)
         if options.plan is not None:
-            check_plan_alone(options)
             plans = {cls.planned: plan_like(model, example, options.plan)}
         else:
             plans = {

@@ -24,6 +24,8 @@ class DistillMethod(StandardMethod):
     """CE(small) + weight * T^2 * KL(teacher / T || small / T), T the temperature; the teacher is frozen."""
 
     name = "distill"
+    cuts_always = True
+    needs_teacher = True
 
     def __init__(
         self,

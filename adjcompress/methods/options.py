@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -85,7 +86,8 @@ _PLURALS = {"alphas": "alpha", "budgets": "budget"}
 
 
 def _differ(value: Any, default: Any) -> bool:
-    return bool(value != default and (value or default))  # an empty list is as good as an empty tuple
+    nothing = isinstance(value, list | tuple) and not value and not default  # whichever empty sequence it is
+    return bool(value != default) and not nothing
 
 
 def option_name(name: str) -> str:
@@ -94,7 +96,14 @@ def option_name(name: str) -> str:
 
 
 def check_taken(method: str, options: MethodOptions, others: Collection[str] = ()) -> None:
-    """Refuse a choice that `method` does not take: it would do nothing. `others`: what was chosen beside MethodOptions."""
+    """Refuse a choice that `method` does not take, for it would do nothing, and one that nothing can take.
+
+    `others`: what was chosen beside MethodOptions.
+    """
+    if not (math.isfinite(options.weight) and options.weight >= 0):
+        raise AdjCompressError(f"--weight {options.weight:g} must be 0 or more.")
+    if not 0 <= options.beta < 1:
+        raise AdjCompressError(f"--beta {options.beta:g} must be at least 0 and below 1.")
     chosen = [field.name for field in fields(options) if _differ(getattr(options, field.name), field.default)]
     for name in (*chosen, *others):
         if name in _ALL and name not in TAKES[method]:
@@ -110,6 +119,10 @@ def check_plan_alone(options: MethodOptions) -> None:
         "--slim": options.slim is not None,
         "--keep": options.keep is not None,
         "--align": options.align != 1,
+        "--budget": bool(options.budgets) and options.substitute is None,
+        "--table": options.table is not None,
+        "--width-step": options.width_step is not None,
+        "--halves": options.halves,
     }
     for option, given in clashing.items():
         if given:

@@ -30,6 +30,10 @@ class Method(Protocol):
     """The search that finds its widths first, where no plan is given."""
     unaveraged: ClassVar[str | None] = None
     """Why averages of its weights would say nothing; None: they may be deployed."""
+    cuts_always: ClassVar[bool] = False
+    """Whether a small network is cut even where no alpha and no plan is given."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether it can do nothing without one."""
     reestimates: ClassVar[bool] = False
     """Whether batch norms are measured anew when a network leaves it."""
     compared_with: ClassVar[str | None] = None

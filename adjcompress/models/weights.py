@@ -12,7 +12,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 
 # What training scripts put around a state dict, and before each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -51,6 +51,9 @@ def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False) 
             f"{path} does not fit the network: {name} is {tuple(found[name].shape)} there and "
             f"{tuple(wanted[name].shape)} here ({len(differing)} such tensors)."
         )
+    ruined = [name for name in wanted if found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all())]
+    if ruined:
+        raise AdjCompressError(f"{path} holds values that are not finite, in {shortened(ruined)}: its training went wrong.")
     network.load_state_dict(found)
 
 
@@ -109,8 +112,3 @@ def shortened(names: Sequence[str], most: int = 8) -> str:
         return "none"
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, at most 160 characters."""
-    return (str(error).splitlines() or [""])[0][:160]

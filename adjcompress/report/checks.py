@@ -56,7 +56,8 @@ def _export(file: OnnxFile) -> Check:
     if difference is None or difference.relative is None or tolerance is None:
         return Check("open", title, "", "Its certificate was not kept.", file.unblocked)
     rule = f"A logit may differ from torch's by at most {tolerance:g} of the largest logit."
-    found = f"Largest difference {significant(difference.relative, 2)} of the largest logit{_on_images(difference)}."
+    found = f"Largest difference {significant(difference.relative, 2)} of the largest logit"
+    found += f"{_on_images(difference, 'random image' if file.untrained else 'validation image')}."
     return Check("passed" if difference.relative <= tolerance else "failed", title, rule, found, file.unblocked)
 
 
@@ -80,8 +81,8 @@ def _int8(file: OnnxFile) -> Check:
     return Check("passed" if int8.drop_points <= int8.max_drop_points else "failed", title, rule, found)
 
 
-def _on_images(difference: Difference) -> str:
-    text = f" on {counted(difference.images, 'validation image')}" if difference.images is not None else ""
+def _on_images(difference: Difference, kind: str = "validation image") -> str:
+    text = f" on {counted(difference.images, kind)}" if difference.images is not None else ""
     return text + (f"; top-1 agrees on {percent(difference.agreement)}" if difference.agreement is not None else "")
 
 

@@ -16,7 +16,7 @@ from adjcompress.report.words import printable
 _LINE = 64
 _ENGINES = ("onnxruntime", "openvino", "torch")
 _KINDS = {"float16": "--fp16", "int8": "--int8"}
-_DEFAULT_OPSET, _DEFAULT_TOLERANCES = 18, (1e-4, 1e-2)
+_DEFAULT_OPSET, _DEFAULT_TOLERANCE, _HALF_TOLERANCE = 18, 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ def commands(run: RunFacts) -> list[Command]:
     """The commands in the order in which they were run: those that were, and nothing else."""
     found = [_train(run.config)]
     found += [Command(f"Extract {package.name or 'a network'}", _extract(run, package)) for package in run.deployed.packages]
-    found += [Command(f"Export {file.name or 'a network'}, {file.kind}", _export(file)) for file in run.deployed.files]
+    exported = [file for file in run.deployed.files if not file.untrained]  # bench makes these itself
+    found += [Command(f"Export {file.name or 'a network'}, {file.kind}", _export(file)) for file in exported]
     found += [Command(f"Measure: {bench.label}", _bench(bench)) for bench in run.deployed.benches if bench.timings]
     return found
 
@@ -53,6 +54,7 @@ def _train(config: Mapping[str, Any]) -> Command:
             words.append(_option(option, value))
     machine = {"--device": config.get("device"), "--precision": config.get("precision")}
     words += [_option(option, value) for option, value in machine.items() if value not in (None, "32", "32-true")]
+    words += ["--compile"] if config.get("compile") else []
     if config.get("processes", 1) != 1:
         words.append(_option("--devices", config["processes"]))
     return Command("Train", _broken(words))
@@ -80,7 +82,7 @@ def _export(file: OnnxFile) -> str:
     if file.opset not in (None, _DEFAULT_OPSET):
         words.append(_option("--opset", file.opset))
     words += [f"--{flag.replace('_', '-')}" for flag in file.flags]
-    if file.tolerance not in (None, *_DEFAULT_TOLERANCES):
+    if file.tolerance not in (None, _HALF_TOLERANCE if precision == "float16" else _DEFAULT_TOLERANCE):
         words.append(_option("--tolerance", file.tolerance))
     return _broken(words)
 

@@ -88,7 +88,10 @@ class Unblocked:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A network that was exported. `flags`: what was done to its graph, of "simplify", "preprocess" and so on."""
+    """A network that was exported. `flags`: what was done to its graph, of "simplify", "preprocess" and so on.
+
+    `untrained`: it has fresh weights, is there to be compared with, and was checked on random images.
+    """
 
     path: str
     package: str | None
@@ -101,6 +104,7 @@ class OnnxFile:
     difference: Difference | None
     unblocked: tuple[Unblocked, ...]
     int8: Int8 | None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,7 @@ def _file(path: str, data: Mapping[str, Any]) -> OnnxFile:
             for item in data.get("unblocked") or ()
         ),
         int8=_int8(data["int8"]) if data.get("int8") else None,
+        untrained=data.get("untrained") is True,
     )
 
 

@@ -221,7 +221,7 @@ def _results(run: Run, problems: list[str]) -> dict[str, Any]:
         results = run.results() or {}
         _by_network(results.get("test") or {})
         return results
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (AdjCompressError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         problems.append(f"results.json is damaged ({printable(reason)}): accuracies are those on validation.")
         return {}
@@ -248,9 +248,10 @@ def _networks(
     problems: list[str],
 ) -> tuple[Network, ...]:
     """The run's networks with their counts and plans: rebuilt where that is possible, else as far as the JSON tells."""
-    plans = _kept_plans(run)
+    plans: dict[str, WidthPlan] = {}
     counts: dict[str, tuple[int, int, int]] = {}
     try:
+        plans = _kept_plans(run)
         method = run.method()
         example = run.preprocessing.example()
         for name, network in method.deployables().items():
@@ -258,7 +259,7 @@ def _networks(
             counts[printable(name)] = (found.parameters, found.macs, found.bytes)
             plan = method.plan_of(name)
             plans |= {printable(name): plan} if plan is not None else {}
-    except (AdjCompressError, OSError) as error:
+    except (AdjCompressError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
     networks = []
     reestimated = {package.name: package for package in deployed.packages if package.reestimated is not None}

@@ -396,9 +396,8 @@ def _check_weights(network: nn.Module, position: Position, folder: Path) -> None
 
 
 def _way_out(folder: Path) -> str:
-    good = checkpoints(folder)[-1].name
-    return (
-        f"The last good checkpoint is {good} in {folder}. "
+    kept = checkpoints(folder)
+    return (f"The last good checkpoint is {kept[-1].name} in {folder}. " if kept else "") + (
         "Train again with a smaller --lr, or with gradient clipping (--clip-norm 1)."
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, first_line, pick
 from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions
 from adjcompress.models import ModelSpec
@@ -72,7 +72,12 @@ class Run:
     def results(self) -> dict[str, Any] | None:
         """What the test split said at the end; None before that."""
         path = self.folder / "results.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        try:
+            return json.loads(path.read_text()) if path.is_file() else None
+        except (OSError, ValueError) as error:
+            raise AdjCompressError(
+                f"{path} is damaged ({first_line(error)}): remove it, and adjcompress train --resume writes it anew."
+            ) from error
 
     def method(self) -> Method:
         """The method with the weights of the newest whole checkpoint, in evaluation mode."""
@@ -80,7 +85,13 @@ class Run:
         if found is None:
             raise AdjCompressError(f"{self.folder} has no checkpoint yet: continue it with adjcompress train --resume.")
         method = restore_method(self.config["method"], self.model.build())
-        method.network.load_state_dict(found.checkpoint.deployable)
+        try:
+            method.network.load_state_dict(found.checkpoint.deployable)
+        except RuntimeError as error:
+            what = " ".join(line.strip() for line in str(error).splitlines()[1:2])
+            raise AdjCompressError(
+                f"{self.config['model']['name']} is no longer the network that {self.folder} trained: {what}"
+            ) from error
         method.network.eval()
         return method
 
@@ -99,6 +110,8 @@ def open_run(folder: Path | None = None) -> Run:
     try:
         config = json.loads(path.read_text())
         kind = config["format"]
+        if missing := [name for name in (*_MUST_MATCH[:-2], *_MUST_MATCH[-1:], "preprocessing") if name not in config]:
+            raise ValueError(f"it lacks {missing[0]}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdjCompressError(f"{path} is damaged ({error}); the run cannot be read without it.") from error
     if kind != FORMAT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from adjcompress.data import DataSpec, ImageData, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
-from adjcompress.models import ModelSpec, check_takes, load_weights_, takes_option
+from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state, state_checksum, takes_option
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_training, fit
 from adjcompress.training.recipe import RECIPES, Recipe
@@ -133,7 +132,14 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
     notes = run.config["notes"]
     method = restore_method(run.config["method"], run.model.build())
     if searching:
-        options = TrainOptions.from_json(notes["then"])
+        then = dict(notes["then"])
+        checksum = then.pop("weights_checksum", None)
+        options = TrainOptions.from_json(then)
+        if options.weights is not None and checksum not in (None, state_checksum(read_state(options.weights))):
+            raise AdjCompressError(
+                f"{options.weights} no longer holds the weights that {run.folder.parent} began with: put those back, or train "
+                "a new --run."
+            )
         own = {name: value for name, value in notes.items() if name != "then"} or None
         job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
         return job.search_then_fit(cast(Search, method), resume=True)
@@ -182,7 +188,7 @@ class _Job:
         """The search, or the rest of it, in the run's folder search/; then the training at the widths that it found."""
         options, folder = self.options, self.run / SEARCH
         if not resume or open_run(folder).results() is None:
-            notes = {**(self.notes or {}), "then": options.to_json()}
+            notes = {**(self.notes or {}), "then": self._then()}
             fit(
                 search,
                 self.data,
@@ -209,6 +215,17 @@ class _Job:
         method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
         return self.fit(method, options.recipe)
 
+    def _then(self) -> dict[str, Any]:
+        """What the second phase needs: the weights that it starts from as well, from wherever it is resumed."""
+        weights = self.options.weights
+        if weights is None:
+            return self.options.to_json()
+        return {
+            **self.options.to_json(),
+            "weights": str(weights.resolve()),
+            "weights_checksum": state_checksum(read_state(weights)),
+        }
+
     def _shared(self) -> dict[str, Any]:
         return {
             "model": self.spec,
@@ -228,20 +245,18 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     if options.new_classifier and options.weights is None:
         raise AdjCompressError("--new-classifier lets the last layer of trained weights start afresh: give --weights too.")
-    if not (math.isfinite(options.method_options.weight) and options.method_options.weight >= 0):
-        raise AdjCompressError(f"--weight {options.method_options.weight:g} must be 0 or more.")
-    if not 0 <= options.method_options.beta < 1:
-        raise AdjCompressError(f"--beta {options.method_options.beta:g} must be at least 0 and below 1.")
     if options.importance is not None and options.weights is None:
         raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
-    cut = bool(options.method_options.alphas) or options.method_options.plan is not None
-    if options.importance is not None and not (cut or options.method in ("adjoined", "dan", "distill")):
+    cut = any(alpha != 1 for alpha in options.method_options.alphas) or options.method_options.plan is not None
+    if options.importance is not None and not (cut or METHODS[options.method].cuts_always):
         raise AdjCompressError(
             f"--importance says which channels a small network keeps, and --method {options.method} cuts none here: leave it "
             "out, or give --alpha."
         )
-    if options.method == "distill" and options.teacher is None:
-        raise AdjCompressError("--method distill needs a --teacher: a run, a package or a weights file of the full network.")
+    if METHODS[options.method].needs_teacher and options.teacher is None:
+        raise AdjCompressError(
+            f"--method {options.method} needs a --teacher: a run, a package or a weights file of the full network."
+        )
     if options.attention and options.teacher is None:
         raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
     _check_plan(options)
@@ -249,19 +264,12 @@ def _check(options: TrainOptions) -> None:
 
 def _check_plan(options: TrainOptions) -> None:
     """Refuse what belongs to a search where a plan gives the widths that it would find."""
-    asked = options.method_options
-    if asked.plan is None:
-        return
     for option, given in {
-        "--budget": bool(asked.budgets) and asked.substitute is None,
-        "--table": asked.table is not None,
-        "--width-step": asked.width_step is not None,
-        "--halves": asked.halves,
         "--search-epochs": options.search_epochs is not None,
         "--keep-weights": options.keep_weights,
     }.items():
-        if given:
-            raise AdjCompressError(f"{option} belongs to a search for widths, and the --plan gives the widths: leave it out.")
+        if given and options.method_options.plan is not None:
+            raise AdjCompressError(f"--plan gives the widths, so {option} would do nothing: leave one of them out.")
 
 
 def _first_phase(options: TrainOptions) -> type[Search] | None:
