@@ -12,6 +12,11 @@ Reads a finished search, with its weights, and looks at it with the budget off, 
     python benchmarks/dan_diagnosis.py --run dan-constant/seed0/search
     python benchmarks/dan_diagnosis.py --run dan-together/seed0/search --name dan_diagnosis_resnet18
 
+Weights that learnt in a search learnt at the widths it came to prefer. To see whether that makes them the better ones, the same
+network learns first in a search that never chooses, so that all widths learn alike at the budget:
+
+    python benchmarks/dan_diagnosis.py --run all-widths --all-widths 4 --data cifar100-20k.npz --name dan_diagnosis_all_widths
+
 Writes results/dan_diagnosis.json, or by --name, and dan.md.
 """
 
@@ -24,7 +29,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from dan import Job
 from dan_page import write_page
+from dan_together import trained
 from record import record
 from torch import Tensor
 
@@ -33,7 +40,22 @@ from adjcompress.adjoined import adjoint_loss
 from adjcompress.data import central, evaluation_batches
 from adjcompress.methods import SearchMethod
 
-BATCH, DRAWS, SEED = 125, 8, 0
+BATCH, DRAWS, SEED, ALPHA = 125, 8, 0, 2.0
+
+
+class AllWidths(SearchMethod):
+    """A search that never chooses."""
+
+    warm_up = 1.0
+
+
+def learn_all_widths(arguments: argparse.Namespace) -> None:
+    """The run of such a search, in --run; what was begun goes on."""
+    arguments.folder = arguments.run.parent
+    job = Job(arguments)
+    torch.manual_seed(SEED)
+    search = AllWidths.build(job.spec.build(), job.example, job.options(job.budget(ALPHA, "macs")))
+    trained(job, search, arguments.all_widths, arguments.run, phase_of=arguments.run)
 
 
 def batches_of(data: ac.ImageData) -> list[tuple[Tensor, Tensor]]:
@@ -90,8 +112,14 @@ def rank_correlation(first: Any, second: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a finished search")
+    parser.add_argument("--all-widths", type=int, metavar="EPOCHS", help="make that run first, of a search that never chooses")
+    parser.add_argument("--data", help="with --all-widths")
+    parser.add_argument("--model", default="resnet18", help="with --all-widths")
     parser.add_argument("--name", default="dan_diagnosis", help="of the result")
+    parser.set_defaults(slim=None, seed=SEED)
     arguments = parser.parse_args()
+    if arguments.all_widths:
+        learn_all_widths(arguments)
     torch.manual_seed(SEED)
     run = ac.open_run(arguments.run)
     search = run.method()
@@ -110,6 +138,7 @@ def main() -> None:
     truth = truths(fresh, batches, uniform)
     figures: dict[str, Any] = {"model": run.config["model"], "data": Path(data.spec.source).stem, "draws": DRAWS}
     figures |= {"images": len(data.validation), "epochs": run.config["recipe"]["epochs"]}
+    figures["chose"] = not arguments.all_widths
     figures["uniform_divergence"] = divergence(fresh, batches, uniform)
     figures["groups"] = [each.group.name for each in free]
     figures["truth_per_gmac"] = [value * 1e9 for value in truth]

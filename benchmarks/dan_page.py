@@ -15,13 +15,14 @@ from shown import BUSY, shown_ms
 
 from adjcompress.files import write_text
 
-DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18")
+DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18", "dan_diagnosis_all_widths")
 DIAGNOSED = (
     "A finished search, with its weights, its logits at zero and its budget off: what a billion more multiply-adds in a group "
     "lower the divergence by. By gradient: the slope of the draws, at the temperatures of the begin, the middle and the end of "
     "the choosing. Truth: a group's next narrower candidate against its next wider one, one-hot, the others at uniform alpha "
     "2; where it is the same for all groups, no trade between them lowers the divergence, to first order, and uniform widths "
-    "are right. The weights are those at the end of the search, which learnt at the widths it prefers."
+    "are right. The weights are those at the end of the search, which learnt at the widths it prefers; or, where that is said, at "
+    "all widths alike."
 )
 RENDERED = "Rendered from {}.json."
 
@@ -135,8 +136,9 @@ def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
     count = len(figures["groups"])
     columns = " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
     model, truth = figures["model"]["name"].rpartition(":")[2], figures["truth_per_gmac"]
+    never = "" if figures.get("chose", True) else " that never chooses, so that all widths learn alike"
     lines = [
-        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs; {figures['images']:,} held-out images, "
+        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs{never}; {figures['images']:,} held-out images, "
         f"{figures['draws']} draws a batch:",
         "",
         f"| group | truth | {columns} | likeliest at end |",

@@ -29,7 +29,6 @@ from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
 from adjcompress.widths import WidthPlan, candidate_widths, plan_at
 
 CANDIDATES = (1.0, 2.0, 4.0, 8.0)
-_WARM_UP = 0.2  # of the search: until then the logits rest, and weights learn at every width
 _HOT, _COLD = 4.0, 0.3  # temperatures of the draws at the begin and the end
 _TRAVEL = 8.0  # how far a logit can go over a whole search: a candidate can become e^8 times as likely, in however few steps
 _SURE = 0.1  # spread of the logarithm of a width at which a group counts as sure
@@ -88,6 +87,8 @@ class SearchMethod(Search):
     """
 
     name = "search"
+    warm_up = 0.2
+    """The part of the search in which the logits rest, and weights learn at every width."""
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
@@ -156,7 +157,7 @@ class SearchMethod(Search):
         network = self.network
         for each in (network.full, *network.smalls.values()):
             tell_progress_(each, progress)
-        warming_up = progress < _WARM_UP
+        warming_up = progress < self.warm_up
         odd = int(network.steps) % 2 == 1
         choosing = not warming_up and (odd or not self.halves)
         if self.halves:  # the weights never learn from the images that the widths are judged by
@@ -182,8 +183,8 @@ class SearchMethod(Search):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = nn.ModuleList([self.network.full, self.network.smalls])
-        choosing = (1 - _WARM_UP) / (2 if self.halves else 1)  # the part of the steps in which they move
-        own = {"travel": _TRAVEL / choosing}
+        choosing = (1 - self.warm_up) / (2 if self.halves else 1)  # the part of the steps in which they move
+        own = {"travel": _TRAVEL / choosing if choosing else 0.0}
         logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": own}
         return [*decay_groups(weights, weight_decay), logits]
 
