@@ -21,7 +21,7 @@ DIAGNOSED = (
     "lower the divergence by. By gradient: the slope of the draws, at the temperatures of the begin, the middle and the end of "
     "the choosing. Truth: a group's next narrower candidate against its next wider one, one-hot, the others at uniform alpha "
     "2; where it is the same for all groups, no trade between them lowers the divergence, to first order, and uniform widths "
-    "are right. The weights are those at the end of the search, which learnt at the widths it prefers; or, where that is said, at "
+    "are right. The weights are those at the end of the search, which learnt at the widths it prefers; where that is said, at "
     "all widths alike."
 )
 RENDERED = "Rendered from {}.json."
