@@ -183,7 +183,8 @@ def _file_loader(
     workers: int | None,
 ) -> DataLoader[Any]:
     if workers is None:  # this process's share of the cores, as many as decoding has been seen to use
-        workers = min(16, max(2, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(16, max(min(2, cores), cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     return DataLoader(
         _Files(split, fit_file, seed),
         batch_sampler=sampler,
