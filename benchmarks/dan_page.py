@@ -158,7 +158,7 @@ def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Truth from {min(truth):.1f} to {max(truth):.1f}. Groups of which the gradient says that wider helps: {helps}. Rank "
+        f"Divergence at uniform widths {figures['uniform_divergence']:.3f}, truth from {min(truth):.1f} to {max(truth):.1f}. Groups of which the gradient says that wider helps: {helps}. Rank "
         f"correlation with the truth: {ranks}. Signal over noise of one step: {noise}. Expected widths move from epoch to "
         "epoch, on average, by " + ", ".join(f"{move:.1%}" for move in moves) + f". Rendered from {name}.json.",
     ]

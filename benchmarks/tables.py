@@ -169,6 +169,19 @@ def searched(add: Callable[[dict[str, Any], str, str], None]) -> None:
             text,
         )
 
+    looked_at = {"dan_diagnosis": "", "dan_diagnosis_resnet18": "", "dan_diagnosis_all_widths": ", all widths learning alike"}
+    for name, how in looked_at.items():
+        diagnosis = read(name)
+        figures = diagnosis["figures"]
+        truth, ranks = figures["truth_per_gmac"], [row["rank_correlation"] for row in figures["by_temperature"]]
+        model = figures["model"]["name"].rpartition(":")[2]
+        add(
+            diagnosis,
+            f"What a billion multiply-adds in a group lower the divergence by, {model} after {figures['epochs']} epochs of "
+            f"search{how}; rank correlation of the search's gradient with it",
+            f"{min(truth):.1f} to {max(truth):.1f}; {min(ranks):.2f} to {max(ranks):.2f}",
+        )
+
     protocol = read("dan_protocol")
     figures = protocol["figures"]
     for level in figures["seconds"]:
