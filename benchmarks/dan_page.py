@@ -158,9 +158,11 @@ def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Divergence at uniform widths {figures['uniform_divergence']:.3f}, truth from {min(truth):.1f} to {max(truth):.1f}. Groups of which the gradient says that wider helps: {helps}. Rank "
-        f"correlation with the truth: {ranks}. Signal over noise of one step: {noise}. Expected widths move from epoch to "
-        "epoch, on average, by " + ", ".join(f"{move:.1%}" for move in moves) + f". Rendered from {name}.json.",
+        f"Divergence at uniform widths {figures['uniform_divergence']:.3f}, truth from {min(truth):.1f} to {max(truth):.1f}. "
+        f"Groups of which the gradient says that wider helps: {helps}. Rank correlation with the truth: {ranks}. Signal over "
+        f"noise of one step: {noise}. Expected widths move from epoch to epoch, on average, by "
+        + ", ".join(f"{move:.1%}" for move in moves)
+        + f". Rendered from {name}.json.",
     ]
 
 
