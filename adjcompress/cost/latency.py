@@ -174,10 +174,12 @@ class LatencyTable:
 
     def predict_layers(self, layers: Sequence[Layer]) -> LatencyEstimate:
         """The latency of a network given by its layers. What the table does not hold raises an AdjCompressError."""
-        rest = self.rest_ms(layers)
+        if fingerprint(layers) not in self.anchors:
+            raise self._unknown()
         per_layer = tuple(
             LayerLatency(layer.name, layer.channels_in, layer.channels_out, self._layer_ms(layer)) for layer in layers
         )
+        rest = self.rest_ms(layers)
         return LatencyEstimate(sum(layer.ms for layer in per_layer) + rest, rest, per_layer)
 
     def layer_ms(self, shape: LayerShape, channels_in: int, channels_out: int) -> float:
@@ -209,13 +211,16 @@ class LatencyTable:
     def rest_of(self, layers: Sequence[Layer]) -> Rest:
         """The line through the two anchors of the network that runs these layers, or slices of them."""
         if not self.knows(layers):
-            raise AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
+            raise self._unknown()
         anchors = self.anchors[fingerprint(layers)]
         written = [sum(layer.elements for layer in anchor.layers) for anchor in anchors]
         rests = [anchor.measured_ms - sum(self._layer_ms(layer) for layer in anchor.layers) for anchor in anchors]
         between = written[-1] - written[0]
         slope = (rests[-1] - rests[0]) / between if between else 0.0  # of a network that has one width only
         return Rest(rests[0] - slope * written[0], slope)
+
+    def _unknown(self) -> AdjCompressError:
+        return AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
 
     def differences(self, conditions: Conditions) -> tuple[str, ...]:
         """In what the table's conditions differ from others, such as "threads: 1 in table.json, 2 here"."""
