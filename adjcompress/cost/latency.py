@@ -202,11 +202,14 @@ class LatencyTable:
 
     def knows(self, layers: Sequence[Layer]) -> bool:
         """Whether a network was measured whole of which one with these layers may be a slice: it is nowhere wider."""
-        whole = max(self.anchors.get(fingerprint(layers), ()), key=lambda anchor: anchor.measured_ms, default=None)
-        return whole is not None and all(
-            layer.channels_in <= wide.channels_in and layer.channels_out <= wide.channels_out
-            for layer, wide in zip(layers, whole.layers, strict=True)
-        )
+
+        def within(whole: Anchor) -> bool:
+            return all(
+                layer.channels_in <= wide.channels_in and layer.channels_out <= wide.channels_out
+                for layer, wide in zip(layers, whole.layers, strict=True)
+            )
+
+        return any(within(anchor) for anchor in self.anchors.get(fingerprint(layers), ()))
 
     def rest_of(self, layers: Sequence[Layer]) -> Rest:
         """The line through the two anchors of the network that runs these layers, or slices of them."""
