@@ -5,7 +5,7 @@ from adjcompress.methods.budgeted import BudgetedMethod
 from adjcompress.methods.dan import DanMethod, Found, SearchMethod
 from adjcompress.methods.distill import DistillMethod
 from adjcompress.methods.dropout import DropoutMethod
-from adjcompress.methods.options import MethodOptions, check_taken, option_name
+from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Search, Terms, alpha_name, decay_groups
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.methods.substitute import SubstituteMethod
@@ -46,5 +46,4 @@ __all__ = [
     "alpha_name",
     "check_taken",
     "decay_groups",
-    "option_name",
 ]

@@ -90,7 +90,7 @@ def _differ(value: Any, default: Any) -> bool:
     return bool(value != default) and not nothing
 
 
-def option_name(name: str) -> str:
+def _option_name(name: str) -> str:
     """The option of the command line that sets a field: "alphas" -> "--alpha"."""
     return f"--{_PLURALS.get(name, name).replace('_', '-')}"
 
@@ -109,7 +109,7 @@ def check_taken(method: str, options: MethodOptions, others: Collection[str] = (
         if name in _ALL and name not in TAKES[method]:
             takers = sorted(taker for taker, taken in TAKES.items() if name in taken)
             listed = " or ".join(part for part in (", ".join(takers[:-1]), takers[-1]) if part)
-            raise AdjCompressError(f"{option_name(name)} goes with --method {listed}, not with {method}: leave it out.")
+            raise AdjCompressError(f"{_option_name(name)} goes with --method {listed}, not with {method}: leave it out.")
 
 
 def check_plan_alone(options: MethodOptions) -> None:
