@@ -63,9 +63,8 @@ class Job:
         return f"latency={milliseconds:.4f}ms@one-core"
 
     def options(self, budget: str) -> MethodOptions:
-        return MethodOptions(
-            budgets=(budget,), slim=self.slim, table=str(self.arguments.table) if "latency" in budget else None
-        )
+        table = str(self.arguments.table) if "latency" in budget else None
+        return MethodOptions(budgets=(budget,), slim=self.slim, table=table)
 
     def train(self, name: str, options: MethodOptions, method: str) -> None:
         """Train, or go on training, the run `name`."""

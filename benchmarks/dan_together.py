@@ -13,12 +13,21 @@ And on a network whose widths nobody tuned (constant_width.py), where there is m
     python benchmarks/dan_together.py train --data cifar10-10k.npz --model constant_width:constant_width \\
         --slim '*' --random 3 --name dan_constant --folder dan-constant
 
+Weights that learn while widths are chosen learn at the widths that are preferred (dan_diagnosis.py). A search in which they
+learn longer before anything is chosen, and the small network from the first step:
+
+    python benchmarks/dan_together.py train --data cifar100-20k.npz --warm-up 0.5 --schedule constant --search-epochs 8 \\
+        --beside dan-together --name dan_patient --folder dan-patient
+
+--beside puts the widths that another folder's search found into the same full network.
+
 Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json, or by --name, and dan.md.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -45,21 +54,33 @@ def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any)
     return ac.open_run(folder)
 
 
+def likeliest(search: SearchMethod) -> ac.WidthPlan:
+    """The likeliest widths that meet the budget."""
+    with torch.no_grad():
+        scores = search.network.probabilities().clamp(min=1e-300).log().cpu().numpy()
+    return search.found_at(decide(scores, search.counts, search.part_used)).plan
+
+
+def search_of(arguments: argparse.Namespace) -> type[SearchMethod]:
+    class Patient(SearchMethod):
+        warm_up = arguments.warm_up
+
+    return Patient
+
+
 def train(job: Job) -> None:
     """A search, and then one full network with the small ones of all plans in it."""
     arguments = job.arguments
     folder = arguments.folder / f"seed{arguments.seed}"
     budget = job.budget(arguments.alpha, "macs")
     torch.manual_seed(arguments.seed)
-    search = SearchMethod.build(job.spec.build(), job.example, job.options(budget))
+    options = replace(job.options(budget), schedule=arguments.schedule)
+    search = search_of(arguments).build(job.spec.build(), job.example, options)
     search = trained(job, search, arguments.search_epochs, folder / "search", phase_of=folder).method()
-    with torch.no_grad():
-        scores = search.network.probabilities().clamp(min=1e-300).log().cpu().numpy()
-    plans = {
-        "expected": search.decide().plan,
-        "likeliest": search.found_at(decide(scores, search.counts, search.part_used)).plan,
-        "uniform": job.uniform(arguments.alpha),
-    }
+    plans = {"expected": search.decide().plan, "likeliest": likeliest(search), "uniform": job.uniform(arguments.alpha)}
+    if arguments.beside is not None:
+        other = ac.open_run(arguments.beside / folder.name / "search").method()
+        plans |= {"other_expected": other.decide().plan, "other_likeliest": likeliest(other)}
     for number in range(arguments.random):
         name = "random" if arguments.random == 1 else f"random{number}"
         plans[name] = job.random_plan(budget, arguments.random * arguments.seed + number)
@@ -115,6 +136,9 @@ def main() -> None:
     parser.add_argument("--slim", nargs="+", help="layers that may be cut, as for train")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--search-epochs", type=int, default=10)
+    parser.add_argument("--warm-up", type=float, default=SearchMethod.warm_up, help="part of the search that chooses nothing")
+    parser.add_argument("--schedule", default="quadratic", help="of the divergence's weight in the search")
+    parser.add_argument("--beside", type=Path, help="folder of another search, whose widths are trained too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="measure: the seeds that were trained")
     parser.add_argument("--name", default="dan_together", help="measure: of the result")
