@@ -140,8 +140,9 @@ def searched_on_pixels(folder: Path, epochs: int) -> ac.training.Run:
 def a_graph_table(network: GraphNetwork) -> LatencyTable:
     """Made-up times of every layer at the widths it has, and a rest that grows with what is written."""
     layers, grid = layer_shapes(network, torch.zeros(1, 3, 32, 32)), Grid(1, False)
+    thinner = [*layers[:-1], replace(layers[-1], channels_out=1)]  # any line through two networks will do
     points = {}
-    for layer in layers:
+    for layer in (*layers, thinner[-1]):
         widths = (layer.channels_in, layer.channels_in), (layer.channels_out, layer.channels_out)
         points.setdefault(layer.shape, set()).update(grid.points(layer.shape, *widths))
     sweeps = [
@@ -152,7 +153,6 @@ def a_graph_table(network: GraphNetwork) -> LatencyTable:
     table = LatencyTable(grid, here, tuple(sweeps), {}, "made-up.json")
     own = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in layers)
     written = sum(layer.elements for layer in layers)
-    thinner = layers[:-1]  # any line through two networks will do
     less = sum(table.layer_ms(layer.shape, layer.channels_in, layer.channels_out) for layer in thinner)
     ends = (
         Anchor(thinner, less + 2 + 1e-6 * sum(layer.elements for layer in thinner)),
