@@ -13,12 +13,14 @@ in multiply-adds of training; where a row has the adjoined run's, its epochs are
 
 Trainings are kept in --folder and resumed; with --minutes a call ends after the epoch in which these are over, and the next
 goes on. `measure` takes all seeds and ways that it finds there and writes results/accuracy_<protocol>.json and .svg and
-accuracy.md, which has the protocols that were measured.
+accuracy.md, which has the protocols that were measured. With --add the result keeps its timings, and the rows of ways and seeds
+that are not in --folder; the new ones are marked, for their seconds are another machine's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +30,7 @@ from typing import Any
 from accuracy_page import plot, write_page
 from accuracy_ways import PROTOCOLS, TEACHER, ways
 from record import RESULTS, record
+from torch import nn
 from training import trained
 
 import adjcompress as ac
@@ -92,8 +95,52 @@ class Job:
 def measure(job: Job) -> None:
     """Gather every run, time the networks that came out side by side, and write what was found."""
     data = read_data(data_of(job.arguments))
-    example = data.preprocessing.example(7)
-    rows, files = [], {}
+    rows, networks = rows_of(job, data)
+    name = f"accuracy_{job.arguments.protocol}"
+    figures = {
+        "protocol": job.arguments.protocol,
+        "model": job.protocol.model,
+        "small": f"alpha{job.protocol.alpha:g}",
+        "images": len(data.train),
+        "recipe": job.protocol.recipe.changed(epochs=job.arguments.epochs).to_json(),
+        "protocols_epochs": job.protocol.recipe.epochs,
+    }
+    if job.arguments.add:
+        earlier = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+        other = [key for key, value in figures.items() if earlier[key] != value]
+        if other:
+            raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
+        new = {(row["way"], row["seed"]) for row in rows}
+        kept = [row for row in earlier["rows"] if (row["way"], row["seed"]) not in new]
+        rows = kept + [row | {"added": True} for row in rows]
+        timing, rounds = {key: earlier[key] for key in ("p50_ms", "bytes")}, ""
+    else:
+        timing, rounds = timed(job, networks, data)
+    figures |= timing
+    figures["rows"] = rows
+    figures["not_run"] = {name: way.words for name, way in job.ways.items() if name not in {row["way"] for row in rows}}
+    figures["words"] = {name: way.words for name, way in job.ways.items()}
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+    record(name, figures, f"seeds {seeds}{rounds}", added=job.arguments.add)
+    plot(figures, RESULTS / f"{name}.svg")
+    write_page()
+
+
+def timed(job: Job, networks: dict[str, nn.Module], data: ac.ImageData) -> tuple[dict[str, Any], str]:
+    """Milliseconds and bytes of every network, exported and run side by side on one thread; and in how many rounds."""
+    files = {label: job.folder / f"{label}.onnx" for label in networks}
+    for label, network in networks.items():
+        ac.export_onnx(network.eval(), files[label], data.preprocessing.example(7))
+    timings = ac.benchmark(list(files.values()), threads=(1,), duration=job.arguments.duration).timings
+    milliseconds = {label: timing.latency.p50_ms for label, timing in zip(files, timings, strict=True)}
+    sizes = {label: path.stat().st_size for label, path in files.items()}
+    return {"p50_ms": milliseconds, "bytes": sizes}, f"; {timings[0].latency.runs} rounds"
+
+
+def rows_of(job: Job, data: ac.ImageData) -> tuple[list[dict[str, Any]], dict[str, nn.Module]]:
+    """A row for every finished run, and one of each network that came out."""
+    example = data.preprocessing.example(2)
+    rows, networks = [], {}
     for folder in sorted(path.parent for path in job.folder.glob("*-seed*/results.json")):
         name, _, seed = folder.name.rpartition("-seed")
         if name not in job.ways:
@@ -104,9 +151,7 @@ def measure(job: Job) -> None:
         method, results = run.method(), run.results()
         counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
         for label, network in method.deployables().items():
-            if label not in files:
-                files[label] = job.folder / f"{label}.onnx"
-                ac.export_onnx(network.eval(), files[label], example)
+            networks.setdefault(label, network)
         rows.append(
             {
                 "way": name,
@@ -115,6 +160,7 @@ def measure(job: Job) -> None:
                 "images": results["epochs"] * len(data.train),
                 "training_macs": training_macs(method, run, data),
                 "seconds": results["seconds"],
+                "precision": run.config["precision"],
                 "test": {label: score["accuracy"] for label, score in results["test"].items()},
                 "networks": {label: {"parameters": count.parameters, "macs": count.macs} for label, count in counts.items()},
                 "curve": [curve_point(record) for record in run.log()],
@@ -122,27 +168,7 @@ def measure(job: Job) -> None:
             }
         )
         print(folder.name, {label: f"{100 * value:.2f}" for label, value in rows[-1]["test"].items()}, flush=True)
-    timings = ac.benchmark(list(files.values()), threads=(1,), duration=job.arguments.duration).timings
-    milliseconds = {label: timing.latency.p50_ms for label, timing in zip(files, timings, strict=True)}
-    figures = {
-        "protocol": job.arguments.protocol,
-        "model": job.protocol.model,
-        "small": f"alpha{job.protocol.alpha:g}",
-        "images": len(data.train),
-        "recipe": job.protocol.recipe.changed(epochs=job.arguments.epochs).to_json(),
-        "protocols_epochs": job.protocol.recipe.epochs,
-        "p50_ms": milliseconds,
-        "bytes": {label: path.stat().st_size for label, path in files.items()},
-        "rows": rows,
-        "not_run": {name: way.words for name, way in job.ways.items() if name not in {row["way"] for row in rows}},
-        "words": {name: way.words for name, way in job.ways.items()},
-    }
-    seeds = sorted({row["seed"] for row in rows})
-    record(
-        f"accuracy_{job.arguments.protocol}", figures, f"seeds {', '.join(map(str, seeds))}; {timings[0].latency.runs} rounds"
-    )
-    plot(figures, RESULTS / f"accuracy_{job.arguments.protocol}.svg")
-    write_page()
+    return rows, networks
 
 
 def measured_anew(run: ac.Run, data: ac.ImageData) -> dict[str, list[float]]:
@@ -203,6 +229,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="train: stop after the epoch in which these are over")
     parser.add_argument("--epochs", type=int, help="in place of the protocol's: for a first try")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="measure: keep the result's other rows, and its timings")
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, default=Path("accuracy"))
     arguments = parser.parse_args()

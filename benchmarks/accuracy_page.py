@@ -40,8 +40,8 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
     for row in rows:
         sizes |= row["networks"]
     networks = "; ".join(
-        f"{label} {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} M MACs, {figures['bytes'][label] / 1e6:.2f} MB, "
-        f"{figures['p50_ms'][label]:.3f} ms"
+        f"{label} {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} M MACs"
+        + (f", {figures['bytes'][label] / 1e6:.2f} MB, {figures['p50_ms'][label]:.3f} ms" if label in figures["p50_ms"] else "")
         for label, size in sizes.items()
     )
     lines = [
@@ -68,9 +68,16 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
             full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
             lines.append(
                 f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
-                f"{own[0]['training_macs'] / 1e12:.1f} T | {mean(row['seconds'] for row in own):.0f} | "
+                f"{own[0]['training_macs'] / 1e12:.1f} T | "
+                f"{mean(row['seconds'] for row in own):.0f}{' *' * any(row.get('added') for row in own)} | "
                 f"{', '.join(str(row['seed']) for row in own)} |"
             )
+    added = sorted({row["precision"] for row in rows if row.get("added")})
+    if added:
+        lines += [
+            "",
+            f"\\* Added later, on another machine, precision {' or '.join(added)}: its seconds do not compare with the rest's.",
+        ]
     anew = [
         f"{row['way']}, seed {row['seed']}: {label} {100 * before:.2f} % and {100 * after:.2f} %"
         for row in rows
@@ -82,7 +89,7 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
     left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
     if left:
         lines += ["", f"Not run: {'; '.join(left)}."]
-    return [*lines, "", f"![validation over training seconds](accuracy_{name}.svg)", ""]
+    return [*lines, "", f"![validation over the cost of training](accuracy_{name}.svg)", ""]
 
 
 def spread(values: list[float]) -> str:
@@ -92,7 +99,10 @@ def spread(values: list[float]) -> str:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """Validation of the full and of the small network over the seconds of training, a line for each way; and their losses."""
+    """Validation of the full and of the small network over the cost of training, a line for each way; and their losses.
+
+    The cost is seconds; where rows come from several machines, multiply-adds, which pass within a run as its seconds do.
+    """
     import matplotlib
 
     matplotlib.use("svg")
@@ -100,15 +110,17 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     names = list(dict.fromkeys(row["way"] for row in figures["rows"]))
+    mixed = any(row.get("added") for row in figures["rows"])
     for row in figures["rows"]:
         if row["seed"] != min(other["seed"] for other in figures["rows"] if other["way"] == row["way"]):
             continue
         number, curve = names.index(row["way"]), row["curve"]
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
-        seconds, small = [point["seconds"] for point in curve], figures["small"]
+        scale = row["training_macs"] / 1e12 / row["seconds"] if mixed else 1.0
+        cost, small = [point["seconds"] * scale for point in curve], figures["small"]
         for axis, label in ((axes[0], "full"), (axes[1], small)):
             if label in row["test"]:
-                axis.plot(seconds, [100 * point["accuracy"][label] for point in curve], **style)
+                axis.plot(cost, [100 * point["accuracy"][label] for point in curve], **style)
         label = "full" if "full" in row["test"] else small
         part = [number / len(curve) for number in range(1, len(curve) + 1)]
         axes[2].plot(part, [point["loss"][label] for point in curve], **style)
@@ -117,7 +129,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     ):
         axis.set_title(f"validation: {title}", fontsize=10)
         axis.grid(alpha=0.3)
-        axis.set_xlabel("seconds of training")
+        axis.set_xlabel("multiply-adds of training, 1e12" if mixed else "seconds of training")
     axes[2].set_xlabel("part of the training")
     axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
     axes[2].legend(frameon=False, fontsize=7)
