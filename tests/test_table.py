@@ -346,6 +346,16 @@ def test_damaged_tables_are_refused(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
+def test_a_table_whose_networks_lack_layers_is_refused(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    path = tmp_path / "table.json"
+    measure_table(path, TinyNet(), IMAGE)
+    content = json.loads(path.read_text())
+    next(iter(content["anchors"].values()))[0]["layers"].pop()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ac.AdjCompressError, match=r"is damaged .*the layers under \w+ are another network's.*remove it"):
+        LatencyTable.read(path)
+
+
 def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ac.AdjCompressError, match="must be at least 1"):
         measure_table(tmp_path / "table.json", TinyNet(), IMAGE, threads=0)

@@ -131,7 +131,7 @@ class LatencyTable:
                 Conditions(**{**content["conditions"], "instructions": tuple(content["conditions"]["instructions"])}),
                 tuple(_sweep_from_json(sweep, shapes) for sweep in content["sweeps"]),
                 {
-                    name: tuple(_anchor_from_json(anchor, shapes) for anchor in anchors)
+                    name: tuple(_anchor_from_json(anchor, shapes, name) for anchor in anchors)
                     for name, anchors in content["anchors"].items()
                 },
                 str(source),
@@ -287,6 +287,8 @@ def _sweep_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> S
     return Sweep(shapes[data["shape"]], points, passes)
 
 
-def _anchor_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> Anchor:
+def _anchor_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape], network: str) -> Anchor:
     layers = tuple(Layer(name, shapes[index], ins, outs) for name, index, ins, outs in data["layers"])
+    if fingerprint(layers) != network:
+        raise ValueError(f"the layers under {network} are another network's")
     return Anchor(layers, float(data["measured_ms"]))
