@@ -191,7 +191,7 @@ _SECTIONS = {
     type=float,
     default=0.1,
     show_default=True,
-    help="Part of the training split held out, where no validation split exists.",
+    help="Part of the training split held out for validation, of data that has no such split.",
 )
 @click.option("--limit", type=int, help="Use about this many images of each split: for a first try.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Start from a trained state dict or package.")

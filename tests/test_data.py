@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import adjcompress as ac
-from adjcompress.data import TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
+from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
 from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
 
 CPU = torch.device("cpu")
@@ -71,6 +71,18 @@ def test_an_npz_file_is_read_and_a_validation_split_held_out(tmp_path: Path) -> 
     assert data.validation.labels.bincount().tolist() == [2, 2, 2, 2]
     assert data.classes == ("a", "b", "c", "d")
     assert data.preprocessing.image_size == 16
+
+
+def test_what_means_nothing_to_the_data_is_refused(tmp_path: Path) -> None:
+    own = str(write_npz(tmp_path / "own.npz", x_val=np.zeros((4, 16, 16, 3), np.uint8), y_val=np.arange(4)))
+    for source, images in (("digits", "179"), (own, "4")):
+        with pytest.raises(ac.AdjCompressError, match=rf"--validation 0\.2: .* has a validation split of its own, of {images}"):
+            ac.load_data(source, validation=0.2)
+    with pytest.raises(ac.AdjCompressError, match=r"--ignore-label 7 is for segmentation, where pixels have labels"):
+        ac.load_data("digits", ignore_label=7)
+    with pytest.raises(ac.AdjCompressError, match=r"--validation 0\.2: digits has a validation split"):
+        ac.train(ac.TrainOptions(data=DataSpec("digits", validation=0.2)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_may_stand_in_a_column(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from adjcompress.data.loader import (
     smallest_batch,
     steps_of,
 )
-from adjcompress.data.sources import data_names, load_data, read_data
+from adjcompress.data.sources import check_asked, data_names, load_data, read_data
 from adjcompress.data.splits import IGNORED, DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TrainingBatches",
     "augmentation",
     "central",
+    "check_asked",
     "check_batches",
     "data_names",
     "epoch_batches",

@@ -51,12 +51,11 @@ def read_segmentation(spec: DataSpec) -> ImageData:
         raise AdjCompressError(f"{root} has labels of one class only ({classes[0]}): there is nothing to tell apart.")
     check_labels([split.labels for split in splits.values()], len(classes), f"{root} (--ignore-label {spec.ignore_label})")
     train, test = splits["train"], splits.get("test") or splits["val"]
-    if "val" in splits and "test" in splits:
-        held = splits["val"]
-    else:
-        train, held = with_validation(train, spec)
+    taken = not ("val" in splits and "test" in splits)
+    train, held = with_validation(train, spec) if taken else (train, splits["val"])
     height, width = size
-    return ImageData(spec, classes, train, held, test, Preprocessing(height, width=None if width == height else width))
+    preprocessing = Preprocessing(height, width=None if width == height else width)
+    return ImageData(spec, classes, train, held, test, preprocessing, held_out=taken)
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:

@@ -57,7 +57,9 @@ def load_data(
     is the size of its images, by default their own, and pixels of `ignore_label` count for nothing. Anything wrong with the
     source is an AdjCompressError.
     """
-    return read_data(DataSpec(source, image_size, validation, seed, width=width, ignore_label=ignore_label))
+    data = read_data(DataSpec(source, image_size, validation, seed, width=width, ignore_label=ignore_label))
+    check_asked(data)
+    return data
 
 
 def read_data(spec: DataSpec) -> ImageData:
@@ -91,8 +93,23 @@ def read_data(spec: DataSpec) -> ImageData:
     return data.limited(spec.limit) if spec.limit is not None else data
 
 
+def check_asked(data: ImageData) -> None:
+    """Refuse what was asked for beyond the defaults and means nothing to this data set."""
+    spec, usual = data.spec, DataSpec(data.spec.source)
+    if spec.validation != usual.validation and not data.held_out:
+        raise AdjCompressError(
+            f"--validation {spec.validation:g}: {spec.source} has a validation split of its own, of {len(data.validation):,} "
+            "images. Leave it out."
+        )
+    if spec.ignore_label != usual.ignore_label and not data.segmentation:
+        raise AdjCompressError(
+            f"--ignore-label {spec.ignore_label} is for segmentation, where pixels have labels; in {spec.source} images have "
+            "them. Leave it out."
+        )
+
+
 def _digits(spec: DataSpec) -> ImageData:
-    """The embedded set: 1,797 scans of 8x8 grey levels, shown as RGB at 32x32. Split 1,257 / 180 / 360, by class."""
+    """The embedded set: 1,797 scans of 8x8 grey levels, shown as RGB at 32x32. Split 1,259 / 179 / 359, by class."""
     with resources.files("adjcompress.data").joinpath("digits.npz").open("rb") as file:
         arrays = np.load(file)
         grey, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
@@ -119,10 +136,8 @@ def _in_memory(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, tuple
     }
     check_labels([split.labels for split in read.values()], len(classes), spec.source)
     train = read["train"]
-    if "val" in read:
-        held = read["val"]
-    else:
-        train, held = with_validation(train, spec)
+    taken = "val" not in read
+    train, held = with_validation(train, spec) if taken else (train, read["val"])
     size = spec.image_size or max(train.images.shape[-2:])
 
     def sized(split: TensorSplit) -> TensorSplit:
@@ -131,7 +146,7 @@ def _in_memory(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, tuple
         images = F.interpolate(split.images.float(), (size, size), mode="bilinear", antialias=True)
         return TensorSplit(images.round().clamp(0, 255).byte(), split.labels)
 
-    return ImageData(spec, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size))
+    return ImageData(spec, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size), held_out=taken)
 
 
 def _channels_first(images: Any) -> Tensor:
@@ -226,12 +241,10 @@ def _files(folder: Path, classes: tuple[str, ...]) -> FileSplit:
 def _from_files(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, FileSplit]) -> ImageData:
     train = splits["train"]
     test = splits.get("test") or splits["val"]
-    if "val" in splits and "test" in splits:
-        held = splits["val"]
-    else:
-        train, held = with_validation(train, spec)
+    taken = not ("val" in splits and "test" in splits)
+    train, held = with_validation(train, spec) if taken else (train, splits["val"])
     size = spec.image_size or 224
-    return ImageData(spec, classes, train, held, test, Preprocessing(size, resize=round(size / _CENTRE)))
+    return ImageData(spec, classes, train, held, test, Preprocessing(size, resize=round(size / _CENTRE)), held_out=taken)
 
 
 def download_folder() -> Path:

@@ -120,7 +120,7 @@ class ImageData:
     """A data set: its classes, three splits, and how its images are shown to a network.
 
     Validation steers; the test split is looked at once, at the end. `mirrors`: whether a mirrored image is still one of
-    its class (a digit is not).
+    its class (a digit is not). `held_out`: whether validation was held out of training, where the set has no such split.
     """
 
     spec: DataSpec
@@ -130,6 +130,7 @@ class ImageData:
     test: Split
     preprocessing: Preprocessing
     mirrors: bool = True
+    held_out: bool = False
 
     @property
     def segmentation(self) -> bool:

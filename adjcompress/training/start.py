@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from adjcompress.data import DataSpec, ImageData, read_data
+from adjcompress.data import DataSpec, ImageData, check_asked, read_data
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
@@ -95,6 +95,7 @@ def train(
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
         data = read_data(options.data)
+    check_asked(data)
     spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size, _model_options(options, data))
     model = _fresh_model(options, spec, data)
     search = _first_phase(options)
