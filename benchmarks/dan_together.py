@@ -17,7 +17,7 @@ Weights that learn while widths are chosen learn at the widths that are preferre
 learn longer before anything is chosen, and the small network from the first step:
 
     python benchmarks/dan_together.py train --data cifar100-20k.npz --warm-up 0.5 --schedule constant --search-epochs 8 \\
-        --beside dan-together --name dan_patient --folder dan-patient
+        --beside dan-together --plans expected other_expected uniform --epochs 10 --name dan_patient --folder dan-patient
 
 --beside puts the widths that another folder's search found into the same full network.
 
@@ -61,11 +61,13 @@ def likeliest(search: SearchMethod) -> ac.WidthPlan:
     return search.found_at(decide(scores, search.counts, search.part_used)).plan
 
 
-def search_of(arguments: argparse.Namespace) -> type[SearchMethod]:
-    class Patient(SearchMethod):
-        warm_up = arguments.warm_up
+def waiting(part: float) -> type[SearchMethod]:
+    """A search that chooses nothing for this part of it."""
 
-    return Patient
+    class Waiting(SearchMethod):
+        warm_up = part
+
+    return Waiting
 
 
 def train(job: Job) -> None:
@@ -75,7 +77,7 @@ def train(job: Job) -> None:
     budget = job.budget(arguments.alpha, "macs")
     torch.manual_seed(arguments.seed)
     options = replace(job.options(budget), schedule=arguments.schedule)
-    search = search_of(arguments).build(job.spec.build(), job.example, options)
+    search = waiting(arguments.warm_up).build(job.spec.build(), job.example, options)
     search = trained(job, search, arguments.search_epochs, folder / "search", phase_of=folder).method()
     plans = {"expected": search.decide().plan, "likeliest": likeliest(search), "uniform": job.uniform(arguments.alpha)}
     if arguments.beside is not None:
@@ -84,6 +86,8 @@ def train(job: Job) -> None:
     for number in range(arguments.random):
         name = "random" if arguments.random == 1 else f"random{number}"
         plans[name] = job.random_plan(budget, arguments.random * arguments.seed + number)
+    if arguments.plans:
+        plans = {name: plans[name] for name in arguments.plans}
     torch.manual_seed(arguments.seed)
     together = AdjoinedMethod(ac.adjoin(job.spec.build(), plans))
     trained(job, together, arguments.epochs, folder / "together")  # type: ignore[arg-type]
@@ -139,6 +143,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=SearchMethod.warm_up, help="part of the search that chooses nothing")
     parser.add_argument("--schedule", default="quadratic", help="of the divergence's weight in the search")
     parser.add_argument("--beside", type=Path, help="folder of another search, whose widths are trained too")
+    parser.add_argument("--plans", nargs="+", help="of all plans only these, for a shorter training: expected uniform ...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="measure: the seeds that were trained")
     parser.add_argument("--name", default="dan_together", help="measure: of the result")
