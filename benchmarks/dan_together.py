@@ -122,6 +122,8 @@ def measure(job: Job) -> None:
         "images": len(job.data.train),
         "recipe": run.config["recipe"],
         "search_epochs": arguments.search_epochs,
+        "warm_up": arguments.warm_up,
+        "schedule": arguments.schedule,
         "over_uniform_mean": {name: mean(values) for name, values in over.items()},
         "over_uniform_deviation": {name: stdev(values) for name, values in over.items()} if len(rows) > 1 else None,
         "rows": rows,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from record import RESULTS
+from shown import shown_ms
 
 
 class Row(NamedTuple):
@@ -215,6 +216,21 @@ def ways_to_train() -> Rows:
         )
 
 
+def beside_torch_pruning() -> Rows:
+    """What Torch-Pruning cuts out of a trained network, and what adjoined training makes of it, at equal cost."""
+    for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
+        result = read(path.stem)
+        figures = result["figures"]
+        equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
+        text = "; ".join(
+            f"{row['way']} {100 * row['accuracy']:.2f} % at {row['macs'] / 1e6:.1f} M MACs and {shown_ms(row, 3)}, "
+            f"trained for {row['training_macs'] / 1e12:.1f} T"
+            for row in figures["rows"]
+        )
+        what = f"Beside Torch-Pruning at equal {equal}, {figures['model']}, {figures['data']}, {figures['images']:,} images"
+        yield Row.of(result, f"{what}, {figures['recipe']['epochs']} epochs, top-1 (seed {figures['seed']})", text)
+
+
 def cifar_weights() -> Rows:
     """Known weights, read."""
     weights = read("cifar_weights")
@@ -231,6 +247,7 @@ AFTER: tuple[Callable[[], Rows], ...] = (
     substitute_latency,
     supernet_speed,
     ways_to_train,
+    beside_torch_pruning,
     cifar_weights,
 )
 """Those before and after the rows on searched widths."""
