@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_table import HERE, Mixed, made_up_ms
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 import adjcompress as ac
-from adjcompress.adjoined.decision import LATENCY_MARGIN, Limit, decide, used
+from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, decide, used
 from adjcompress.adjoined.expected import LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Anchor, Budget, Grid, LatencyTable, Sweep, fingerprint, layer_shapes, parse_budgets
@@ -62,6 +65,26 @@ class Named(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         y = self.x_0_weight(self.x[0](self.x_0(images)))
         return self.head(self.act(self.last(y)).mean((2, 3)))
+
+
+class PadsItself(nn.Conv2d):
+    """A convolution that pads in its own forward, on one side."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(F.pad(images, (0, 1, 0, 1)))
+
+
+class Padded(nn.Module):
+    """Convolutions that pad more than their padding says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = PadsItself(3, 16, 3, 2), PadsItself(16, 32, 3, 2)
+        self.even = nn.Conv2d(16, 16, 4, padding="same")
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.last(torch.relu(self.even(torch.relu(self.stem(images)))))).mean((2, 3)))
 
 
 class Split(nn.Module):
@@ -133,9 +156,11 @@ NETWORKS = {
     "smooth": Smooth,
     "mixed": Mixed,
     "named": Named,
+    "padded": Padded,
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_at_a_one_hot_choice_the_small_network_is_the_sliced_one_and_costs_what_it_costs(name: str) -> None:
     torch.manual_seed(0)
@@ -233,8 +258,8 @@ def test_layer_norms_over_a_free_group_are_refused() -> None:
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 
-def a_table(network: nn.Module, grid: Grid) -> LatencyTable:
-    """Made-up times of every width of every layer."""
+def a_table(network: nn.Module, grid: Grid, slower: float = 1.0) -> LatencyTable:
+    """Made-up times of every width of every layer, so many times slower."""
     layers = layer_shapes(network, IMAGE)
     sweeps = []
     for shape in dict.fromkeys(layer.shape for layer in layers):
@@ -242,7 +267,7 @@ def a_table(network: nn.Module, grid: Grid) -> LatencyTable:
         ins, outs = max(layer.channels_in for layer in own), max(layer.channels_out for layer in own)
         low = (shape.group[0], shape.group[1]) if shape.kind == "grouped" else (3 if shape.kind == "stem" else 1, 1)
         points = grid.points(shape, (low[0], ins), (low[1], outs))
-        times = tuple(made_up_ms(shape, a, b) + (0.5 if layout == "plain" else 0) for layout, a, b in points)
+        times = tuple(slower * made_up_ms(shape, a, b) + (0.5 if layout == "plain" else 0) for layout, a, b in points)
         sweeps.append(Sweep(shape, points, (times,)))
     table = LatencyTable(grid, HERE, tuple(sweeps), {}, "made-up.json")
     small = layer_shapes(ac.slice_model(network, ac.plan_widths(network, IMAGE, 4)), IMAGE)
@@ -364,10 +389,46 @@ def test_a_budget_beyond_the_candidates_says_what_is_possible() -> None:
         built(TinyNet(), "params=1e9")
     with pytest.raises(ac.AdjCompressError, match=r"widest candidates already meet the budget"):
         built(TinyNet(), "macs=1")
+    with pytest.raises(ac.AdjCompressError, match=r"params=1G is met by the widest candidates, so it decides nothing beside"):
+        built(TinyNet(), "macs=0.5", "params=1e9")
     with pytest.raises(ac.AdjCompressError, match="needs a --budget, such as"):
         built(TinyNet())
+    with pytest.raises(ac.AdjCompressError, match=r"--weight 0: a search follows the divergence"):
+        built(TinyNet(), "macs=0.5", weight=0.0)
     with pytest.raises(ac.AdjCompressError, match=r"needs --table: measure one with adjcompress bench --table"):
         built(TinyNet(), "latency=0.5")
+
+
+def test_a_layer_that_makes_its_weight_is_named() -> None:
+    network = TinyNet()
+    name = next(name for name, module in network.named_modules() if isinstance(module, nn.Linear))
+    weight_norm(network.get_submodule(name))
+    with pytest.raises(ac.AdjCompressError, match=rf"Layer {name} makes its weight from other parameters, so a width search"):
+        built(network, "macs=0.5")
+
+
+def test_a_plan_under_a_latency_keeps_what_is_in_reserve(tmp_path: Path) -> None:
+    table = a_table(TinyNet(), Grid(16, True), slower=5000)
+    path = tmp_path / "table.json"
+    replace(table, source=str(path)).write()
+    whole = table.predict(TinyNet(), IMAGE).total_ms
+    narrow = table.predict(ac.slice_model(TinyNet(), ac.plan_widths(TinyNet(), IMAGE, 8)), IMAGE).total_ms
+    with pytest.raises(
+        ac.AdjCompressError, match=r"\(5% of a latency is kept in reserve: here .* ms may be used\) is below the least"
+    ):
+        built(TinyNet(), f"latency={narrow * 1.01:.6f}ms@one-core", table=str(path))
+    asked = narrow + 0.6 * (whole - narrow)
+    method = built(TinyNet(), f"latency={asked:.6f}ms@one-core", table=str(path), width_step=1)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            method.network.logits.normal_()
+        found = method.decide()
+        predicted = table.predict(ac.slice_model(TinyNet(), found.plan), IMAGE).total_ms
+        assert found.costs["latency"] == pytest.approx(predicted)
+        assert found.part_of_budget == pytest.approx(predicted / (asked * (1 - LATENCY_MARGIN))) and found.part_of_budget <= 1
+        assert (found.part_of_budget >= 1 - TOLERANCE) == (found.shortcoming() is None)
+    assert method.record()["search"]["costs"]["latency"]["budget"] == pytest.approx(asked / whole, rel=1e-4)
 
 
 def test_a_table_that_lacks_a_layer_or_means_other_cores_says_how_to_measure_it(tmp_path: Path) -> None:

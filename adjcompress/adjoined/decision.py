@@ -35,10 +35,21 @@ class Limit:
     budget: Budget
 
     @property
+    def asked(self) -> float:
+        """The budget in the cost's own unit."""
+        return self.budget.limit(self.cost.full)
+
+    @property
     def most(self) -> float:
         """The most that may be used, in the cost's own unit: the budget, of a latency a little less than it."""
         margin = LATENCY_MARGIN if self.cost.name == "latency" else 0.0
-        return self.budget.limit(self.cost.full) * (1 - margin)
+        return self.asked * (1 - margin)
+
+    @property
+    def reserve(self) -> str:
+        """What is to be said of a latency's reserve, in brackets; nothing of other costs."""
+        kept = f" ({LATENCY_MARGIN:.0%} of a latency is kept in reserve: here {self.most:.3g} ms may be used)"
+        return kept if self.cost.name == "latency" else ""
 
 
 def used(limits: Sequence[Limit], choices: Choices) -> Floats:
@@ -54,9 +65,14 @@ def check_reach(limits: Sequence[Limit], counts: Sequence[int]) -> None:
     for limit in limits:
         if cheapest[limit] > limit.most:
             raise AdjCompressError(
-                f"--budget {limit.budget} is below the least that the candidates reach: the smallest possible is "
-                f"{_said(limit, cheapest[limit])}, the largest {_said(limit, float(limit.cost.exact(widest)[0]))}. "
+                f"--budget {limit.budget}{limit.reserve} is below the least that the candidates reach: the smallest possible "
+                f"is {_said(limit, cheapest[limit])}, the largest {_said(limit, float(limit.cost.exact(widest)[0]))}. "
                 "Give a larger budget, or larger alphas as candidates."
+            )
+        if len(limits) > 1 and limit.cost.exact(widest)[0] <= limit.most:
+            raise AdjCompressError(
+                f"--budget {limit.budget} is met by the widest candidates, so it decides nothing beside the others: they take "
+                f"{_said(limit, float(limit.cost.exact(widest)[0]))}. Leave it out, or give a smaller one."
             )
     if used(limits, widest)[0] <= 1:
         most = "; ".join(f"{limit.budget}: {_said(limit, float(limit.cost.exact(widest)[0]))}" for limit in limits)

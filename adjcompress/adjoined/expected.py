@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adjcompress.cost import LatencyTable, Layer, layer_shapes
+from adjcompress.errors import AdjCompressError
 from adjcompress.widths import Candidates
 from adjcompress.widths.planning import carriers
 
@@ -50,6 +51,10 @@ class Sizes:
         free = [each for each in candidates if each.free]
         parameters = dict(network.named_parameters())
         self.rows = {name: row for row, name in enumerate(parameters)}
+        of_parameter = {id(parameter): row for row, parameter in enumerate(parameters.values())}
+        layers = ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+        weights = ((name, of_parameter.get(id(module.weight))) for name, module in layers)
+        self._weight_rows = {name: row for name, row in weights if row is not None}
         self.counts_of = [len(each.widths) for each in free]
         shape = (2, len(parameters), len(free), max(self.counts_of))
         kept = np.zeros(shape)  # (dimension, parameter, group, candidate): entries that the group keeps there
@@ -79,6 +84,15 @@ class Sizes:
         if self.kept.device != device:
             self.kept, self.fixed = self.kept.to(device), self.fixed.to(device)
             self.inner, self.tied = self.inner.to(device), self.tied.to(device)
+
+    def weight_row(self, layer: str) -> int:
+        """The row of a layer's weight, which layers may share."""
+        if layer not in self._weight_rows:
+            raise AdjCompressError(
+                f"Layer {layer} makes its weight from other parameters, so a width search cannot count it. Make it a plain one "
+                "first, as with torch.nn.utils.parametrize.remove_parametrizations."
+            )
+        return self._weight_rows[layer]
 
     def lengths(self, choice: Tensor) -> Tensor:
         """Expected lengths (2, parameters) of the first two dimensions."""
@@ -133,11 +147,10 @@ def macs_cost(network: nn.Module, sizes: Sizes, example: Tensor) -> EntriesCost:
     """MACs for one image of `example` (N, C, H, W): every weight of a layer works at every position of its output."""
     uses = np.zeros(len(sizes.rows))
     full = 0
-    parameters = dict(network.named_parameters())
     for layer in layer_shapes(network, example):
         positions = layer.shape.size[0] if layer.shape.kind == "linear" else int(np.prod(layer.shape.output_size))
-        uses[sizes.rows[f"{layer.name}.weight"]] += positions
-        full += positions * parameters[f"{layer.name}.weight"].numel()
+        uses[sizes.weight_row(layer.name)] += positions
+        full += positions * network.get_submodule(layer.name).weight.numel()  # type: ignore[operator]
     return EntriesCost("macs", sizes, uses, full)
 
 
@@ -154,7 +167,7 @@ class LatencyCost:
     def __init__(self, network: nn.Module, sizes: Sizes, table: LatencyTable, example: Tensor) -> None:
         self.sizes, self.table = sizes, table
         self.layers = layer_shapes(network, example)
-        self.weights = [sizes.rows[f"{layer.name}.weight"] for layer in self.layers]
+        self.weights = [sizes.weight_row(layer.name) for layer in self.layers]
         self.full = table.predict_layers(self.layers).total_ms
         self._known: dict[tuple[int, int, int], float] = {}
         self.rest = table.rest_of(self.layers)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,7 +23,8 @@ class LayerShape:
     """Everything that decides a layer's time but its widths.
 
     `kind`: "stem" is a convolution of the image itself, "grouped" one of `group` = (inputs, outputs) channels in each of its
-    groups; `group` is (0, 0) elsewhere. `size`: height and width of its input; of a linear layer (rows, 1).
+    groups; `group` is (0, 0) elsewhere. `size`: height and width of its input, with what a layer pads in its own forward, or
+    on one side only; of a linear layer (rows, 1).
     """
 
     kind: Kind
@@ -98,10 +99,11 @@ def _layers(network: nn.Module, image: Tensor) -> tuple[Layer, ...]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
 
-            def see(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                found.append(_layer(name, module, inputs[0], stem=not found and inputs[0].shape == image.shape))
+            def see(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor, name: str = name) -> None:
+                stem = not found and inputs[0].shape == image.shape
+                found.append(_layer(name, module, inputs[0], outputs, stem))
 
-            hooks.append(module.register_forward_pre_hook(see))
+            hooks.append(module.register_forward_hook(see))
     try:
         with torch.no_grad():
             network(image)
@@ -111,7 +113,7 @@ def _layers(network: nn.Module, image: Tensor) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _layer(name: str, module: Any, inputs: Tensor, stem: bool) -> Layer:
+def _layer(name: str, module: Any, inputs: Tensor, outputs: Tensor, stem: bool) -> Layer:
     one: Pair = (1, 1)
     if isinstance(module, nn.Linear):
         rows = inputs[..., 0].numel()
@@ -129,6 +131,11 @@ def _layer(name: str, module: Any, inputs: Tensor, stem: bool) -> Layer:
         kind = "depthwise" if group == one else "grouped"
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     shape = LayerShape(kind, tuple(kernel), tuple(module.stride), tuple(padding), tuple(dilation), group, size)
+    written = (int(outputs.shape[-2]), int(outputs.shape[-1]))
+    if shape.output_size != written:  # it pads more than it says
+        sides = zip(written, shape.stride, shape.dilation, shape.kernel, shape.padding, strict=True)
+        height, width = ((out - 1) * stride + step * (side - 1) + 1 - 2 * pad for out, stride, step, side, pad in sides)
+        shape = replace(shape, size=(height, width))
     return Layer(name, shape, module.in_channels, module.out_channels)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, adjoint_loss
-from adjcompress.adjoined.decision import TOLERANCE, Limit, check_reach, decide, used
+from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, check_reach, decide, used
 from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
@@ -45,14 +45,16 @@ class Found:
     budgets: tuple[Budget, ...]
     uniform: tuple[Uniform, ...]
     part_of_budget: float
-    """What the plan uses of its tightest budget: at most 1."""
+    """What the plan uses of its tightest budget, less what a latency keeps in reserve: at most 1."""
 
     def shortcoming(self) -> str | None:
         """What is to be said where the plan uses less of the budget than it might."""
         if self.part_of_budget >= 1 - TOLERANCE:
             return None
+        latency = any(budget.cost == "latency" for budget in self.budgets)
+        reserve = f", less the {LATENCY_MARGIN:.0%} of a latency that are kept in reserve" if latency else ""
         return (
-            f"The widths use {self.part_of_budget:.1%} of the budget: no candidates were found that come nearer. "
+            f"The widths use {self.part_of_budget:.1%} of the budget{reserve}: no candidates were found that come nearer. "
             "More of them, with --alpha or --width-step, may."
         )
 
@@ -110,6 +112,11 @@ class SearchMethod(Search):
         check_taken("dan", options)
         if not options.budgets:
             raise AdjCompressError("--method dan needs a --budget, such as --budget macs=0.45, or the --plan of another run.")
+        if options.weight <= 0:
+            raise AdjCompressError(
+                f"--weight {options.weight:g}: a search follows the divergence, without which no width is worth more than "
+                "another. Give a weight above 0."
+            )
         if options.beta:
             raise AdjCompressError("--beta thins the weights of a fixed small network: leave it out with --method dan.")
         refuse_auxiliary(model)
@@ -205,7 +212,7 @@ class SearchMethod(Search):
                 for name, cost in self.costs.items()
             }
         for limit in self.limits:
-            costs[limit.cost.name]["budget"] = limit.most / limit.cost.full
+            costs[limit.cost.name]["budget"] = limit.asked / limit.cost.full
         widths = {
             each.group.name: sum(part * width for part, width in zip(row.tolist(), each.widths, strict=False))
             for each, row in zip(network.free, choice, strict=True)

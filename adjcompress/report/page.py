@@ -291,7 +291,8 @@ def _search_figures(run: RunFacts) -> list[Figure]:
             lines.append(Curve("budget", color, found.epochs, budget, dashed=True))
     label = "Expected costs over the epochs of the search, as parts of the full network's, and their budgets"
     svg = curves(lines, label, lambda value: f"{value:.2g}", lambda value: f"{value:.3f}")
-    figures = [Figure("Costs over the search", Markup(svg), "Parts of the full network's. Dashed: the budget.")]
+    dashed = "Dashed: the budget" + (", of which a latency keeps some in reserve." if "latency" in found.budgets else ".")
+    figures = [Figure("Costs over the search", Markup(svg), f"Parts of the full network's. {dashed}")]
     label = "Part of every group's channels that was expected to stay, over the epochs of the search"
     drawn = history(found.kept, found.epochs, SMALLS[0], label)
     figures += [Figure("Widths over the search", Markup(svg)) for svg in drawn]
