@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from accuracy_ways import PROTOCOLS
+from accuracy_ways import PROTOCOLS, TEACHER
 from record import RESULTS
 
 from adjcompress.files import write_text
@@ -28,13 +28,15 @@ def page() -> str:
         path = RESULTS / f"accuracy_{name}.json"
         if path.is_file():
             content = json.loads(path.read_text())
-            lines += section(name, content["figures"], content["command"])
+            lines += section(name, content)
     return "\n".join(lines)
 
 
-def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
+def section(name: str, content: dict[str, Any]) -> list[str]:
     """One protocol's table."""
+    figures = content["figures"]
     rows, sizes = figures["rows"], {}
+    before = "bf16" if "avx512_bf16" in content["machine"]["instructions"] else "32"  # rows that do not say it
     asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
     shorter = f"**{epochs} epochs in place of the protocol's {asked}**; " if epochs != asked else ""
     for row in rows:
@@ -50,10 +52,10 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
         f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
         "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
         f"One thread, ONNX Runtime, batch 1: {networks}. "
-        f"`{command}`",
+        f"`{content['command']}`",
         "",
-        "| way | full | small | epochs | images seen | MACs in training | seconds | seeds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| way | full | small | epochs | images seen | MACs in training | seconds | precision | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for way, words in figures["words"].items():
         own = [row for row in rows if row["way"] == way]
@@ -68,16 +70,13 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
             full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
             lines.append(
                 f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
-                f"{own[0]['training_macs'] / 1e12:.1f} T | "
+                f"{own[0]['training_macs'] / 1e12:.1f} T{taught_for(way, rows)} | "
                 f"{mean(row['seconds'] for row in own):.0f}{' *' * any(row.get('added') for row in own)} | "
+                f"{', '.join(sorted({row.get('precision', before) for row in own}))} | "
                 f"{', '.join(str(row['seed']) for row in own)} |"
             )
-    added = sorted({row["precision"] for row in rows if row.get("added")})
-    if added:
-        lines += [
-            "",
-            f"\\* Added later, on another machine, precision {' or '.join(added)}: its seconds do not compare with the rest's.",
-        ]
+    if any(row.get("added") for row in rows):
+        lines += ["", "\\* Added later, on another machine: its seconds do not compare with the rest's."]
     anew = [
         f"{row['way']}, seed {row['seed']}: {label} {100 * before:.2f} % and {100 * after:.2f} %"
         for row in rows
@@ -90,6 +89,12 @@ def section(name: str, figures: dict[str, Any], command: str) -> list[str]:
     if left:
         lines += ["", f"Not run: {'; '.join(left)}."]
     return [*lines, "", f"![validation over the cost of training](accuracy_{name}.svg)", ""]
+
+
+def taught_for(way: str, rows: list[dict[str, Any]]) -> str:
+    """What the teacher of a way was trained for, which its own multiply-adds do not hold."""
+    teachers = [row["training_macs"] for row in rows if row["way"] == TEACHER]
+    return f" + {teachers[0] / 1e12:.1f} T for its teacher" if "distill" in way and teachers else ""
 
 
 def spread(values: list[float]) -> str:

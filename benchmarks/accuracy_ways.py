@@ -13,6 +13,7 @@ from adjcompress.methods import MethodOptions
 from adjcompress.training import Recipe, recipe
 
 TEACHER = "standard"
+SANDWICH = (4.0, 8.0, 16.0)
 FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
 
 
@@ -74,6 +75,11 @@ class Sizes:
         return (self.full + self.small) / each
 
     @property
+    def taught(self) -> float:
+        """What an image costs where a teacher runs beside the small network, forward only."""
+        return self.small + self.full / 3
+
+    @property
     def first(self) -> float:
         """What an image costs where the small network learns first, with a shared trunk."""
         return FIRST * self.small + (1 - FIRST) * (self.full + self.small - self.trunk)
@@ -83,7 +89,7 @@ def ways(protocol: Protocol) -> dict[str, Way]:
     """The ways by name, in the order of what each decides."""
     alpha = protocol.alpha
     sizes, one, papers = Sizes.of(protocol, alpha), MethodOptions(alphas=(alpha,)), {}
-    for each in protocol.alphas:
+    for each in protocol.alphas if protocol.weighted else sorted({*protocol.alphas, *SANDWICH}):
         papers[f"adjoined{each:g}"] = Way(
             f"adjoined, alpha {each:g}: the papers' way", "adjoined", MethodOptions(alphas=(each,))
         )
@@ -97,6 +103,7 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         "small": Way("small network alone, equal epochs", "standard", one),
         "small-longer": Way("small network alone, at the adjoined run's cost", "standard", one, sizes.longer(sizes.small)),
         "distill": Way("small network taught by the full one that was trained alone", "distill", one),
+        "distill-longer": Way("the same, at the adjoined run's cost", "distill", one, sizes.longer(sizes.taught)),
         "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
         **{f"first-{widen}": _first(own, widen, sizes) for widen in ("copies", "fresh", "zeros")},
         "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
@@ -109,11 +116,11 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         },
         "smoothing": Way("adjoined, labels smoothed by 0.1", "adjoined", one, recipe={"label_smoothing": 0.1}),
         "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
-        "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=(4.0, 8.0, 16.0))),
+        "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=SANDWICH)),
         "growing": Way(
             "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared",
             "adjoined",
-            replace(own, alphas=(4.0, 8.0, 16.0), small_first=FIRST, trunk="shared", growing=True),
+            replace(own, alphas=SANDWICH, small_first=FIRST, trunk="shared", growing=True),
             sizes.longer(sizes.first),
         ),
     }
@@ -123,7 +130,13 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         }
         cut = Way("cut by magnitude, then trained alone", "standard", one, importance="magnitude")
         taught = Way("cut by magnitude, then taught by the full one", "distill", one, importance="magnitude")
-        found = {**papers, **chosen, "small": found["small"], "cut": cut, "cut-distill": taught, TEACHER: found[TEACHER]}
+        cost = "; at the adjoined run's cost"
+        longer = {
+            "cut-longer": replace(cut, words=cut.words + cost, longer=sizes.longer(sizes.small)),
+            "cut-distill-longer": replace(taught, words=taught.words + cost, longer=sizes.longer(sizes.taught)),
+        }
+        alone = {"small": found["small"], "cut": cut, "cut-distill": taught}
+        found = {**papers, **chosen, **alone, **longer, TEACHER: found[TEACHER]}
     return found
 
 
