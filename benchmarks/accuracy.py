@@ -31,7 +31,7 @@ from accuracy_page import plot, write_page
 from accuracy_ways import PROTOCOLS, TEACHER, ways
 from record import RESULTS, record
 from torch import nn
-from training import trained
+from training import timed, trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -115,7 +115,9 @@ def measure(job: Job) -> None:
         rows = kept + [row | {"added": True} for row in rows]
         timing, rounds = {key: earlier[key] for key in ("p50_ms", "bytes")}, ""
     else:
-        timing, rounds = timed(job, networks, data)
+        found = timed(networks, job.folder, data.preprocessing.example(7), job.arguments.duration)
+        timing = {key: {label: each[key] for label, each in found.items()} for key in ("p50_ms", "bytes")}
+        rounds = f"; {next(iter(found.values()))['rounds']} rounds"
     figures |= timing
     figures["rows"] = rows
     figures["not_run"] = {name: way.words for name, way in job.ways.items() if name not in {row["way"] for row in rows}}
@@ -124,17 +126,6 @@ def measure(job: Job) -> None:
     record(name, figures, f"seeds {seeds}{rounds}", added=job.arguments.add)
     plot(figures, RESULTS / f"{name}.svg")
     write_page()
-
-
-def timed(job: Job, networks: dict[str, nn.Module], data: ac.ImageData) -> tuple[dict[str, Any], str]:
-    """Milliseconds and bytes of every network, exported and run side by side on one thread; and in how many rounds."""
-    files = {label: job.folder / f"{label}.onnx" for label in networks}
-    for label, network in networks.items():
-        ac.export_onnx(network.eval(), files[label], data.preprocessing.example(7))
-    timings = ac.benchmark(list(files.values()), threads=(1,), duration=job.arguments.duration).timings
-    milliseconds = {label: timing.latency.p50_ms for label, timing in zip(files, timings, strict=True)}
-    sizes = {label: path.stat().st_size for label, path in files.items()}
-    return {"p50_ms": milliseconds, "bytes": sizes}, f"; {timings[0].latency.runs} rounds"
 
 
 def rows_of(job: Job, data: ac.ImageData) -> tuple[list[dict[str, Any]], dict[str, nn.Module]]:

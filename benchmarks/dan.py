@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from dan_page import plot, write_page
 from record import RESULTS, record
-from training import Lines, hardware, trained
+from training import fitted, trained
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -175,13 +175,8 @@ def papers(job: Job) -> None:
     options = MethodOptions(budgets=("macs=0.4545", "params=0.263"), alphas=(1, 2, 4))
     search = SearchMethod.build(job.spec.build(), job.example, options)
     chosen = recipe("cifar").changed(epochs=arguments.search_epochs)
-    fabric = ac.launch(hardware())
-    done = folder.is_dir() and ac.open_run(folder).results() is not None
-    if not done:
-        resumed = (folder / "config.json").is_file()
-        fit = {"model": job.spec, "seed": arguments.seed, "fabric": fabric, "reporter": Lines(folder.name)}
-        ac.fit(search, job.data, chosen, folder, resume=resumed, phase_of=folder, **fit)
-    search = ac.open_run(folder).method()  # type: ignore[assignment]
+    run = fitted(search, job.data, chosen, folder, model=job.spec, seed=arguments.seed, phase_of=folder)
+    search = run.method()  # type: ignore[assignment]
     with torch.no_grad():
         scores = search.network.probabilities().clamp(min=1e-300).log().numpy()
     imagenet, example = ac.create_model(arguments.model, 1000), torch.zeros(2, 3, 224, 224)

@@ -36,7 +36,7 @@ import torch
 from dan import Job
 from dan_page import write_page
 from record import record
-from training import Lines, hardware
+from training import fitted
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -44,14 +44,10 @@ from adjcompress.methods import AdjoinedMethod, Method, SearchMethod
 from adjcompress.training import recipe
 
 
-def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any) -> Any:
+def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any) -> ac.Run:
     """The finished run of `method` in `folder`; what was begun goes on."""
-    begun = (folder / "config.json").is_file()
-    if not begun or ac.open_run(folder).results() is None:
-        fit = {"model": job.spec, "seed": job.arguments.seed, "reporter": Lines(f"{folder.parent.name}/{folder.name}")}
-        fabric = ac.launch(hardware())
-        ac.fit(method, job.data, recipe("cifar").changed(epochs=epochs), folder, resume=begun, fabric=fabric, **fit, **options)
-    return ac.open_run(folder)
+    chosen = recipe("cifar").changed(epochs=epochs)
+    return fitted(method, job.data, chosen, folder, model=job.spec, seed=job.arguments.seed, **options)
 
 
 def likeliest(search: SearchMethod) -> ac.WidthPlan:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.machine import emulates_bf16
-from adjcompress.training import TrainOptions, resume, train
+from adjcompress.methods import Method
+from adjcompress.training import Recipe, TrainOptions, resume, train
 
 
 def hardware(compile: bool = False) -> ac.Hardware:
@@ -47,6 +49,32 @@ class Until(Lines):
         super().epoch(record)
         if time.monotonic() > self.deadline:
             raise SystemExit(f"{self.name}: stopped after epoch {record['epoch']}; the same command goes on.")
+
+
+def fitted(method: Method, data: ac.ImageData, recipe: Recipe, folder: Path, **fit: Any) -> ac.Run:
+    """The finished run of a method in `folder`: the rest of the one that was begun there, or a new one; `fit`: as of ac.fit."""
+    begun = (folder / "config.json").is_file()
+    if not begun or ac.open_run(folder).results() is None:
+        lines = Lines(f"{folder.parent.name}/{folder.name}")
+        ac.fit(method, data, recipe, folder, resume=begun, fabric=ac.launch(hardware()), reporter=lines, **fit)
+    return ac.open_run(folder)
+
+
+def timed(networks: Mapping[str, nn.Module], folder: Path, example: Tensor, duration: float) -> dict[str, dict[str, Any]]:
+    """Of every network, exported to `folder` and run side by side on one thread: milliseconds, rounds, bytes, and if noisy."""
+    files = {name: folder / f"{name}.onnx" for name in networks}
+    for name, network in networks.items():
+        ac.export_onnx(network.eval(), files[name], example)
+    timings = ac.benchmark(list(files.values()), threads=(1,), duration=duration).timings
+    return {
+        name: {
+            "p50_ms": timing.latency.p50_ms,
+            "noisy": timing.latency.noisy,
+            "rounds": timing.latency.runs,
+            "bytes": path.stat().st_size,
+        }
+        for (name, path), timing in zip(files.items(), timings, strict=True)
+    }
 
 
 def trained(
