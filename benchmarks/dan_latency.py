@@ -2,7 +2,8 @@
 
 For each network and each budget, given as a part of the full network's predicted latency, the plan that a search would decide
 on, its scores drawn at random. Measured as benchmarks/latency_table.py does (ONNX Runtime, one thread, 224 px, batch 1, all
-plans of a network beside the network itself), by the same table: give the --table that it has kept.
+plans of a network beside the network itself), by the same table: give the --table that it has kept. What the machine is
+slower or faster by than when the table was measured, the drift of the network itself, is divided out of `over_asked`.
 
     python benchmarks/dan_latency.py --table adjcompress-latency-table.json
 """

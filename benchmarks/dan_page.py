@@ -13,6 +13,7 @@ from typing import Any
 from record import RESULTS
 from shown import BUSY, shown_ms
 
+from adjcompress.adjoined.decision import LATENCY_MARGIN
 from adjcompress.files import write_text
 
 DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18", "dan_diagnosis_all_widths")
@@ -25,6 +26,17 @@ DIAGNOSED = (
     "all widths alike."
 )
 RENDERED = "Rendered from {}.json."
+
+
+def unreserved(row: dict[str, Any]) -> bool:
+    """Whether a plan was decided under a latency before some of that was kept in reserve, as decision.py keeps it now."""
+    asked = [budget for budget in row["searched"]["budgets"] if budget.startswith("latency=")]
+    return any(row["searched"]["costs"]["latency"] > (1 - LATENCY_MARGIN) * milliseconds(budget) for budget in asked)
+
+
+def milliseconds(budget: str) -> float:
+    """Of a budget as a search writes it, latency=0.7958ms@one-core."""
+    return float(budget.partition("=")[2].partition("ms")[0])
 
 
 def write_page() -> None:
@@ -44,7 +56,10 @@ def page() -> str:
     assert alone is not None
     lines = ["# Searched, uniform and random widths", ""]
     if protocol is not None:
-        lines += ["## At the full length of training", "", *protocol_lines(protocol), ""]
+        assert together is not None
+        inside = [row["accuracy"]["expected"] - row["accuracy"]["uniform"] for row in together["rows"]]
+        lines += ["## At the full length of training", ""]
+        lines += [*protocol_lines(protocol, [*searches_alone(alone), *inside]), ""]
     if constant is not None:
         lines += ["## In a network whose widths nobody tuned", "", *constant_lines(constant), ""]
     if any(diagnoses):
@@ -64,16 +79,31 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def protocol_lines(figures: dict[str, Any]) -> list[str]:
-    """Both levels of the comparison at the protocol's 40 epochs: see dan_protocol.py."""
+def searches_alone(figures: dict[str, Any]) -> list[float]:
+    """How far the searches under the MACs of uniform alpha 2 were from uniform widths in runs of their own, by seed."""
+    rows = {row["name"]: row for row in figures["rows"]}
+    searched, uniform = (
+        [row["accuracy"], *(found["accuracy"] for found in row["other_seeds"].values())]
+        for row in (rows["macs-alpha2-searched"], rows["alpha2-uniform"])
+    )
+    return [ours - theirs for ours, theirs in zip(searched, uniform, strict=True)]
+
+
+def protocol_lines(figures: dict[str, Any], leads: list[float]) -> list[str]:
+    """Both levels of the comparison at the protocol's 40 epochs: see dan_protocol.py; `leads` of the four searches."""
     rows = figures["rows"]
     lines = [
         f"One full network for each level, with all its small ones in it: {figures['images']:,} training images, "
         f"{figures['recipe']['epochs']} epochs, seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX "
         "Runtime, batch 1, side by side. Stages: the default layers, at the multiply-adds and the predicted latency of uniform "
         "alpha 2; every-layer: of uniform alpha 4. Searched: under the budget of MACs or of latency, widths as dan.json and "
-        "dan_together.json have them (of three searches under the MACs of uniform alpha 2 the first in dan_together). Random: "
-        "of the uniform network's MACs and predicted latency. Rendered from dan_protocol.json. " + BUSY,
+        "dan_together.json have them. Under the MACs of uniform alpha 2 there were four searches, on test "
+        f"{' and '.join(f'{100 * lead:+.2f}' for lead in leads[:2])} points from uniform in runs of their own and "
+        f"{' and '.join(f'{100 * lead:+.2f}' for lead in leads[2:])} inside one network (below); the third is the one here. "
+        "Under the latency: decided before a latency kept some in reserve. Random: of the uniform network's MACs and predicted "
+        "latency. A search of 10 epochs costs two full networks an image, and adds "
+        f"{10 * 2 / (figures['recipe']['epochs'] * 1.5):.0%} to what these epochs of a full network and a small one of half its "
+        "multiply-adds cost; it is in no row. Rendered from dan_protocol.json. " + BUSY,
         "",
         "| level | widths | MACs | parameters | one thread | top-1 | points over uniform |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -114,7 +144,8 @@ def lines_alone(figures: dict[str, Any]) -> list[str]:
     lines += ["", "Channels that the searches keep, of the groups that are cut:", ""]
     for row in (row for row in figures["rows"] if "searched" in row):
         found = ", ".join(f"{name} {kept}" for name, kept in row["widths"].items())
-        lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}): {found}")
+        before = "; decided before a latency kept some in reserve" * unreserved(row)
+        lines.append(f"- {row['name']} ({', '.join(row['searched']['budgets'])}{before}): {found}")
     return [*lines, "", "![accuracy over MACs and latency](dan.svg)"]
 
 

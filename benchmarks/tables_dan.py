@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dan_page import unreserved
 from shown import shown_ms
 from tables_rows import Row, Rows, read
 
@@ -28,6 +29,7 @@ def beside_others() -> Rows:
             f"{other['kind']} {_percents(other)} at {other['macs'] / 1e6:.1f} M MACs and {shown_ms(other, 2)}"
             for other in (row, *others)
         )
+        text += "; decided before a latency kept some in reserve" * unreserved(row)
         budget = ", ".join(row["searched"]["budgets"])
         every = ", every layer" if row["level"].startswith("every-layer") else ""
         yield Row.of(
@@ -119,7 +121,8 @@ def papers() -> Rows:
         f"{figure['macs'] / 1e9:.3f} G MACs ({figure['macs_fewer']:.2f}x fewer), {figure['parameters']:,} parameters "
         f"({figure['parameters_fewer']:.2f}x fewer)"
     )
-    yield Row.of(papers, f"ResNet-50 for ImageNet, widths searched under {' and '.join(figure['budgets'])}", text)
+    what = f"ResNet-50 for ImageNet, likeliest widths under {' and '.join(figure['budgets'])} of a search on"
+    yield Row.of(papers, f"{what} {figure['searched_on']}", text)
 
 
 def under_latency() -> Rows:
@@ -127,7 +130,12 @@ def under_latency() -> Rows:
     latency = read("dan_latency")
     for network, figure in latency["figures"].items():
         found = [plan["over_asked"] for plan in figure["plans"]]
-        text = f"{100 * min(found):+.1f} to {100 * max(found):+.1f} % of what was asked, on {len(found)} plans"
+        plainly = [plan["measured_ms"] / plan["asked_ms"] - 1 for plan in figure["plans"]]
+        text = (
+            f"{100 * min(found):+.1f} to {100 * max(found):+.1f} % of what was asked, on {len(found)} plans, if the full "
+            f"network took what the table says; it took {figure['drift']:.3f} times that, and the plans as measured "
+            f"{100 * min(plainly):+.1f} to {100 * max(plainly):+.1f} %"
+        )
         yield Row.of(latency, f"Measured latency of plans decided under a latency, {network}, 224 px, one thread", text)
 
 

@@ -56,6 +56,13 @@ OURS: dict[str, dict[str, Any]] = {
 }
 CUT = "cut"
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
+ABOUT = (
+    "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
+    "learns from labels too, at a constant weight, for about what adjoined costs; cut: the same channels, trained alone. What "
+    "Torch-Pruning cut, and cut, train for as long as adjoined costs, sparse learning included. The weights that all begin "
+    "with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of keep their "
+    "width under Torch-Pruning, which knows no such layer, and not in ours."
+)
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
 
@@ -299,13 +306,9 @@ def write_page() -> None:
         lines += [
             f"## {figures['model']} on {figures['data']}, at equal {equal}",
             "",
-            f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together, "
-            "with a trunk of its own for each (adjoined) or shared, which is cheaper; what Torch-Pruning cut for as long as "
-            "adjoined costs, sparse learning included. Labels: the small network learns from labels too, at a constant weight, for "
-            "about what adjoined costs; cut: the same channels, trained alone. The weights that all begin with had seen the "
-            f"training images and not the test ones; seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1. Layers "
-            "that a CIFAR ResNet's shortcut picks channels of keep their width under Torch-Pruning, which knows no such layer, "
-            f"and not in ours. {BUSY} `{content['command']}`",
+            f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
+            f"seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1. {ABOUT} {BUSY} "
+            f"`{content['command']}`",
             "",
             "| way | small | full | parameters | MACs | one thread | bytes | MACs in training | seconds |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
