@@ -1,6 +1,6 @@
 """Claim: widths that were searched beat uniform and random ones that cost the same.
 
-For each uniform alpha in --alphas the budget is what that network costs: MACs, and with --latency also the milliseconds that
+For each uniform alpha in --alphas the budget is what that network costs: MACs, or with --cost latency the milliseconds that
 the latency table gives it. Each budget has a search, three random plans (random scores decided as the search decides its own)
 and the uniform plan; every plan is trained by the same recipe, seed and adjoined method, and its small network is measured
 beside the others, exported, on one thread. The test split is looked at once, at the end of each training.

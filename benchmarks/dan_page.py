@@ -102,8 +102,8 @@ def protocol_lines(figures: dict[str, Any], leads: list[float]) -> list[str]:
         f"{' and '.join(f'{100 * lead:+.2f}' for lead in leads[2:])} inside one network (below); the third is the one here. "
         "Under the latency: decided before a latency kept some in reserve. Random: of the uniform network's MACs and predicted "
         "latency. A search of 10 epochs costs two full networks an image, and adds "
-        f"{10 * 2 / (figures['recipe']['epochs'] * 1.5):.0%} to what these epochs of a full network and a small one of half its "
-        "multiply-adds cost; it is in no row. Rendered from dan_protocol.json. " + BUSY,
+        f"{10 * 2 / (figures['recipe']['epochs'] * 1.5):.0%} to what these epochs of a full network and a small one of half "
+        "its multiply-adds cost; it is in no row. Rendered from dan_protocol.json. " + BUSY,
         "",
         "| level | widths | MACs | parameters | one thread | top-1 | points over uniform |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",

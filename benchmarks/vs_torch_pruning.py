@@ -60,8 +60,8 @@ ABOUT = (
     "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
     "learns from labels too, at a constant weight, for about what adjoined costs; cut: the same channels, trained alone. What "
     "Torch-Pruning cut, and cut, train for as long as adjoined costs, sparse learning included. The weights that all begin "
-    "with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of keep their "
-    "width under Torch-Pruning, which knows no such layer, and not in ours."
+    "with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of keep "
+    "their width under Torch-Pruning, which knows no such layer, and not in ours."
 )
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
