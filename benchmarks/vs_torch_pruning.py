@@ -6,6 +6,7 @@ multiply-adds of training in all, from the same trained weights, by the same loo
     adjoined       ours: important channels first, full and small network trained together
     trunk          the same, trunk shared
     labels         the same, and the small network learns from labels too, as much from the first step as in the last
+    inner          the same as labels, at the layers that Torch-Pruning may cut: the first ones of the blocks (--inner)
     cut            ours without adjoined training: the same channels cut at once, then trained alone
     magnitude      Torch-Pruning's group magnitude: cut at once, then trained alone, for as much longer as that is cheaper
     group-norm     Torch-Pruning's GroupNormPruner: sparse learning of the full network, then cut, then trained
@@ -25,7 +26,7 @@ import argparse
 import copy
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,19 @@ from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import channel_groups, order_channels_
 from adjcompress.widths.channels import is_selection, selection_pruners
 
+_LABELS: dict[str, Any] = {"trunk": "shared", "schedule": "constant", "small_labels": 0.5, "detach": True}
 OURS: dict[str, dict[str, Any]] = {
     "adjoined": {},
     "trunk": {"trunk": "shared"},
-    "labels": {"trunk": "shared", "schedule": "constant", "small_labels": 0.5, "detach": True},
+    "labels": _LABELS,
+    "inner": _LABELS,
 }
 CUT = "cut"
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
 ABOUT = (
     "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
-    "learns from labels too, at a constant weight, for about what adjoined costs; cut: the same channels, trained alone. What "
+    "learns from labels too, at a constant weight, for about what adjoined costs; inner: the same at the first layers of the "
+    "blocks alone, which are those that Torch-Pruning cuts; cut: adjoined's channels, trained alone. What "
     "Torch-Pruning cut, and cut, train for as long as adjoined costs, sparse learning included. The weights that all begin "
     "with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of keep "
     "their width under Torch-Pruning, which knows no such layer, and not in ours."
@@ -89,8 +93,9 @@ class Job:
         load_weights_(network, self.arguments.weights)
         return network
 
-    def plan(self) -> ac.WidthPlan:
-        return ac.plan_widths(self.spec.build(), self.example, self.arguments.alpha)
+    def plan(self, way: str = "adjoined") -> ac.WidthPlan:
+        slim = (self.arguments.inner,) if way == "inner" else None
+        return ac.plan_widths(self.spec.build(), self.example, self.arguments.alpha, slim)
 
     def fitted(self, name: str, method: Any, epochs: int, named: bool) -> ac.Run:
         """The finished run `name`; what was begun goes on. `named`: the run's settings can rebuild its network."""
@@ -109,19 +114,21 @@ class Job:
         order_channels_(network, self.example, "magnitude")
         return network
 
-    def adjoined(self, changes: Mapping[str, Any]) -> AdjoinedMethod:
-        options = MethodOptions(alphas=(self.arguments.alpha,), **changes)
+    def adjoined(self, way: str) -> AdjoinedMethod:
+        slim = (self.arguments.inner,) if way == "inner" else None
+        options = MethodOptions(alphas=(self.arguments.alpha,), slim=slim, **OURS[way])
         return AdjoinedMethod.build(self.ordered(), self.example, options)
 
     def epochs_of_ours(self, way: str, method: AdjoinedMethod) -> int:
         """The protocol's; where labels are learnt from as well, as many as adjoined's cost buys."""
-        if way != "labels":
+        if OURS[way] is not _LABELS:
             return int(self.arguments.epochs)
         parts = tuple(f"{part}." for part in method.network.trunk)
         layers = ac.count(method.network.full, self.example).per_layer
         trunk = sum(layer.macs for layer in layers if f"{layer.name}.".startswith(parts))
-        both = self.full_macs + self.small_macs
-        return round(self.arguments.epochs * both / (both - trunk))
+        small = ac.count(method.network.extract(self.small), self.example).macs
+        spent = self.arguments.epochs * (self.full_macs + self.small_macs)
+        return round(spent / (self.full_macs + small - trunk))
 
     def pruned(self, kind: str) -> StandardMethod:
         """What Torch-Pruning makes of the network, after sparse learning where `kind` has that."""
@@ -168,8 +175,8 @@ class Job:
 
     def train_all(self) -> None:
         epochs = self.arguments.epochs
-        for name, changes in OURS.items():
-            method = self.adjoined(changes)
+        for name in OURS:
+            method = self.adjoined(name)
             self.fitted(name, method, self.epochs_of_ours(name, method), named=True)
         cut = StandardMethod(ac.slice_model(self.ordered(), self.plan()))
         self.fitted(CUT, cut, self.epochs_alone(cut.network), named=False)
@@ -229,6 +236,8 @@ def measure(job: Job) -> None:
         run = ac.open_run(folder)
         if name in builders:
             networks[name] = builders[name]()
+        if name == "inner":
+            networks[name] = ac.slice_model(job.model(), job.plan(name))
         rows.append(row_of(job, name, run, networks.get(name, job.ours), job.small if name in OURS else "full"))
     times = timed(networks, job.folder, job.data.preprocessing.example(7), job.arguments.duration)
     for row in rows:
@@ -332,6 +341,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--alpha", type=float, default=2.0)
     parser.add_argument("--equal", choices=["macs", "latency"], default="macs")
+    parser.add_argument("--inner", default="*.conv1", help="ours, inner: the layers that are cut")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
