@@ -16,7 +16,13 @@ from shown import BUSY, shown_ms
 from adjcompress.adjoined.decision import LATENCY_MARGIN
 from adjcompress.files import write_text
 
-DIAGNOSES = ("dan_diagnosis", "dan_diagnosis_resnet18", "dan_diagnosis_all_widths")
+DIAGNOSES = {
+    "dan_diagnosis": "",
+    "dan_diagnosis_resnet18": "",
+    "dan_diagnosis_all_widths": " that never chooses, so that all widths learn alike",
+    "dan_diagnosis_patient": " that chooses nothing for half of it, the divergence at its full weight from the first step",
+}
+"""Results of dan_diagnosis.py, and what was special in the search."""
 DIAGNOSED = (
     "A finished search, with its weights, its logits at zero and its budget off: what a billion more multiply-adds in a group "
     "lower the divergence by. By gradient: the slope of the draws, at the temperatures of the begin, the middle and the end of "
@@ -167,9 +173,9 @@ def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
     count = len(figures["groups"])
     columns = " | ".join(f"gradient, T = {row['temperature']:.2f}" for row in measured)
     model, truth = figures["model"]["name"].rpartition(":")[2], figures["truth_per_gmac"]
-    never = "" if figures.get("chose", True) else " that never chooses, so that all widths learn alike"
+    special = DIAGNOSES[name]
     lines = [
-        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs{never}; {figures['images']:,} held-out images, "
+        f"{model}, {figures['data']}, a search of {figures['epochs']} epochs{special}; {figures['images']:,} held-out images, "
         f"{figures['draws']} draws a batch:",
         "",
         f"| group | truth | {columns} | likeliest at end |",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dan_page import unreserved
+from dan_page import DIAGNOSES, unreserved
 from shown import shown_ms
 from tables_rows import Row, Rows, read
 
@@ -61,8 +61,7 @@ def together() -> Rows:
 
 def diagnosis() -> Rows:
     """What a search's gradient says of the groups, and what is true."""
-    looked_at = {"dan_diagnosis": "", "dan_diagnosis_resnet18": "", "dan_diagnosis_all_widths": ", all widths learning alike"}
-    for name, how in looked_at.items():
+    for name, how in DIAGNOSES.items():
         diagnosis = read(name)
         figures = diagnosis["figures"]
         truth, ranks = figures["truth_per_gmac"], [row["rank_correlation"] for row in figures["by_temperature"]]
