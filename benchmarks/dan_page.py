@@ -68,6 +68,15 @@ def page() -> str:
         lines += [*protocol_lines(protocol, [*searches_alone(alone), *inside]), ""]
     if constant is not None:
         lines += ["## In a network whose widths nobody tuned", "", *constant_lines(constant), ""]
+    patient = figures("dan_patient")
+    if patient is not None:
+        how = (
+            f"ResNet-18, {patient['images']:,} training images. The search chooses nothing for {patient['warm_up']:.0%} of its "
+            f"epochs, with the divergence's weight {patient['schedule']} from the first step; other_expected are the widths "
+            "that the ordinary search decided on (quadratic weight, a fifth of 10 epochs)."
+        )
+        lines += ["## A search that waits", "", how, "", *together_lines(patient), "", *kept_lines(patient), ""]
+        lines += [RENDERED.format("dan_patient"), ""]
     if any(diagnoses):
         lines += ["## What reaches the search", "", DIAGNOSED, ""]
         for name, diagnosis in zip(DIAGNOSES, diagnoses, strict=True):
@@ -158,13 +167,17 @@ def lines_alone(figures: dict[str, Any]) -> list[str]:
 def constant_lines(figures: dict[str, Any]) -> list[str]:
     """Eight layers of equal width, where uniform widths are not the right ones: see constant_width.py and dan_together.py."""
     channels = f"Eight 3x3 convolutions of as many channels, {figures['data']}, uniform alpha {figures['alpha']:g}'s MACs."
+    return [channels, "", *together_lines(figures), "", *kept_lines(figures), "", RENDERED.format("dan_constant")]
+
+
+def kept_lines(figures: dict[str, Any]) -> list[str]:
+    """The widths of every small network inside one full network."""
     kept = [
         f"- seed {row['seed']}, {name}: " + ", ".join(f"{group} {width}" for group, width in widths.items())
         for row in figures["rows"]
         for name, widths in row["widths"].items()
     ]
-    told = ["Channels that are kept, of the groups that are cut:", "", *kept]
-    return [channels, "", *together_lines(figures), "", *told, "", RENDERED.format("dan_constant")]
+    return ["Channels that are kept, of the groups that are cut:", "", *kept]
 
 
 def diagnosis_lines(name: str, figures: dict[str, Any]) -> list[str]:
