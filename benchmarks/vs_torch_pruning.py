@@ -296,12 +296,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         (axes[1], "p50_ms", 1, "ms, one thread"),
     ):
         for number, row in enumerate(rows):
-            accuracy = 100 * row["accuracy"]
-            axis.scatter([row[key] / scale], [accuracy], color=f"C{number}", marker="s" if row["way"] in (*OURS, CUT) else "o")
-            axis.annotate(row["way"], (row[key] / scale, accuracy), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            marker = "s" if row["way"] in (*OURS, CUT) else "o"
+            style = {"color": f"C{number}", "marker": marker, "label": row["way"], "alpha": 0.8}
+            axis.scatter([row[key] / scale], [100 * row["accuracy"]], **style)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("top-1, %")
+    axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, metadata={"Date": None})
 
 
