@@ -13,11 +13,11 @@ And on a network whose widths nobody tuned (constant_width.py), where there is m
     python benchmarks/dan_together.py train --data cifar10-10k.npz --model constant_width:constant_width \\
         --slim '*' --random 3 --name dan_constant --folder dan-constant
 
-Weights that learn while widths are chosen learn at the widths that are preferred (dan_diagnosis.py). A search in which they
-learn longer before anything is chosen, and the small network from the first step:
+Does a search justify its own choices, its weights learning at the widths that it prefers? One in which they learn at all widths
+alike for half of it, and the small network from the first step:
 
     python benchmarks/dan_together.py train --data cifar100-20k.npz --warm-up 0.5 --schedule constant --search-epochs 8 \\
-        --beside dan-together --plans expected other_expected uniform --epochs 10 --name dan_patient --folder dan-patient
+        --beside dan-together --plans expected other_expected uniform --epochs 8 --name dan_patient --folder dan-patient
 
 --beside puts the widths that another folder's search found into the same full network.
 
