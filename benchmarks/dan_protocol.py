@@ -32,7 +32,6 @@ from dan_together import trained, widths
 from record import RESULTS, record
 
 import adjcompress as ac
-from adjcompress.cost import LatencyTable
 from adjcompress.methods import AdjoinedMethod
 from adjcompress.widths.channels import channel_groups
 from adjcompress.widths.planning import plan_at
@@ -70,13 +69,13 @@ def plan_of(job: Job, kept: Mapping[str, int]) -> ac.WidthPlan:
 
 
 def plans_of(job: Job, level: str) -> dict[str, ac.WidthPlan]:
-    alpha, table = LEVELS[level].alpha, LatencyTable.read(job.arguments.table)
+    alpha = LEVELS[level].alpha
     job.slim = list(LEVELS[level].slim) if LEVELS[level].slim else None
     uniform = job.uniform(alpha)
     network = job.spec.build()
 
     def predicted(plan: ac.WidthPlan) -> float:
-        return table.predict(ac.slice_model(network, plan), job.example).total_ms
+        return job.predicted_ms(ac.slice_model(network, plan))
 
     budget, wanted = job.budget(alpha, "macs"), predicted(uniform)
     plans = {**{name: plan_of(job, kept) for name, kept in found(level).items()}, "uniform": uniform}

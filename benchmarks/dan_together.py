@@ -1,9 +1,9 @@
 """Claim: inside one full network, searched widths are compared with uniform and random ones without the noise between runs.
 
 Full networks of equal recipe and seed differ by a point or more from run to run, which is as much as widths of equal MACs do.
-So here one full network is trained with four small ones in it, all at the MACs of uniform alpha 2: uniform widths, random
-ones, and the same search's decided by two rules: nearest to the expected widths (the tool's own) and the likeliest choice
-that meets the budget.
+So here one full network is trained with several small ones in it, all at the MACs of uniform alpha 2 (or --alpha, or with
+--cost latency at the latency that a table predicts it): uniform widths, random ones, and the same search's decided by two
+rules: nearest to the expected widths (the tool's own) and the likeliest choice that meets the budget.
 
     python benchmarks/dan_together.py train --data cifar100-20k.npz --seed 0      # and other seeds
     python benchmarks/dan_together.py measure --data cifar100-20k.npz --seeds 0 1
@@ -19,7 +19,14 @@ alike for half of it, and the small network from the first step:
     python benchmarks/dan_together.py train --data cifar100-20k.npz --warm-up 0.5 --schedule constant --search-epochs 8 \\
         --beside dan-together --plans expected other_expected uniform --epochs 8 --name dan_patient --folder dan-patient
 
---beside puts the widths that another folder's search found into the same full network.
+--beside puts the widths that another folder's search found into the same full network. Under a latency, on every layer:
+
+    adjcompress bench --table table.json --model resnet18 --image-size 32 --classes 100 --slim '*' --target one-core
+    python benchmarks/dan_together.py train --data cifar100-20k.npz --cost latency --table table.json --alpha 4 --slim '*' \\
+        --random 3 --search-epochs 8 --plans expected uniform random0 random1 random2 --epochs 8 \\
+        --name dan_together_latency --folder dan-together-latency
+
+All networks are then exported as well, and timed side by side on one thread.
 
 Trainings are kept in --folder and resumed; `measure` writes results/dan_together.json, or by --name, and dan.md.
 """
@@ -36,7 +43,7 @@ import torch
 from dan import Job
 from dan_page import write_page
 from record import record
-from training import fitted
+from training import fitted, timed
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import decide
@@ -70,7 +77,7 @@ def train(job: Job) -> None:
     """A search, and then one full network with the small ones of all plans in it."""
     arguments = job.arguments
     folder = arguments.folder / f"seed{arguments.seed}"
-    budget = job.budget(arguments.alpha, "macs")
+    budget = job.budget(arguments.alpha, arguments.cost)
     torch.manual_seed(arguments.seed)
     options = replace(job.options(budget), schedule=arguments.schedule)
     search = waiting(arguments.warm_up).build(job.spec.build(), job.example, options)
@@ -101,20 +108,27 @@ def measure(job: Job) -> None:
         run = ac.open_run(arguments.folder / f"seed{seed}" / "together")
         test, method = run.results()["test"], run.method()
         kinds = list(method.network.smalls)
-        whole = ac.count(method.network.full, job.example).macs
-        rows.append(
-            {
-                "seed": seed,
-                "accuracy": {name: test[name]["accuracy"] for name in ("full", *kinds)},
-                "macs_part": {name: ac.count(method.network.extract(name), job.example).macs / whole for name in kinds},
-                "widths": {name: widths(method.plan_of(name)) for name in kinds},
-            }
-        )
+        networks = method.deployables()
+        counts = {name: ac.count(network, job.example) for name, network in networks.items()}
+        row = {
+            "seed": seed,
+            "accuracy": {name: test[name]["accuracy"] for name in networks},
+            "macs_part": {name: counts[name].macs / counts["full"].macs for name in kinds},
+            "parameters": {name: count.parameters for name, count in counts.items()},
+            "widths": {name: widths(method.plan_of(name)) for name in kinds},
+        }
+        if arguments.cost == "latency":
+            row["predicted_ms"] = {name: job.predicted_ms(network) for name, network in networks.items()}
+            row["timed"] = timed(networks, run.folder, job.data.preprocessing.example(7), arguments.duration)
+        rows.append(row)
     over = {name: [row["accuracy"][name] - row["accuracy"]["uniform"] for row in rows] for name in kinds}
     figures = {
         "model": arguments.model,
         "data": Path(arguments.data).stem,
         "alpha": arguments.alpha,
+        "cost": arguments.cost,
+        "budget": job.budget(arguments.alpha, arguments.cost),
+        "slim": arguments.slim,
         "images": len(job.data.train),
         "recipe": run.config["recipe"],
         "search_epochs": arguments.search_epochs,
@@ -124,7 +138,8 @@ def measure(job: Job) -> None:
         "over_uniform_deviation": {name: stdev(values) for name, values in over.items()} if len(rows) > 1 else None,
         "rows": rows,
     }
-    record(arguments.name, figures, f"{len(rows)} seed" + "s" * (len(rows) > 1))
+    rounds = f"; {rows[0]['timed']['full']['rounds']} rounds of timing" if arguments.cost == "latency" else ""
+    record(arguments.name, figures, f"{len(rows)} seed" + "s" * (len(rows) > 1) + rounds)
     write_page()
 
 
@@ -135,6 +150,8 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--random", type=int, default=1, help="random plans in each full network")
     parser.add_argument("--alpha", type=float, default=2.0)
+    parser.add_argument("--cost", choices=["macs", "latency"], default="macs")
+    parser.add_argument("--table", type=Path, default=Path("table.json"), help="with --cost latency")
     parser.add_argument("--slim", nargs="+", help="layers that may be cut, as for train")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--search-epochs", type=int, default=10)
@@ -144,6 +161,7 @@ def main() -> None:
     parser.add_argument("--plans", nargs="+", help="of all plans only these, for a shorter training: expected uniform ...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="measure: the seeds that were trained")
+    parser.add_argument("--duration", type=float, default=30.0, help="measure, with --cost latency: seconds")
     parser.add_argument("--name", default="dan_together", help="measure: of the result")
     parser.add_argument("--folder", type=Path, default=Path("dan-together"))
     arguments = parser.parse_args()
