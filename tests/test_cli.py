@@ -16,6 +16,7 @@ from adjcompress_cli.train import _OF_THE_MACHINE
 from click.testing import CliRunner, Result
 
 import adjcompress as ac
+from adjcompress.bench import measure_table
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
@@ -32,7 +33,7 @@ OPTIONS = {
     "--slim --json --quiet",
     "report": "-o --with --json --quiet",
 }
-TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--alpha", "2")
+TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_1", "--alpha", "2")
 
 
 def run(*arguments: str) -> Result:
@@ -124,7 +125,7 @@ def test_the_way_to_the_edge(folder: Path) -> None:
     assert "q.onnx" in text and "one-core" in text and "small-alpha2.safetensors" in text
 
 
-SEARCH = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "cifar_resnet20", "--method", "dan")
+SEARCH = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_1", "--method", "dan")
 
 
 def test_a_search_under_a_budget_and_its_plan_on_other_data(folder: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_search_under_a_budget_and_its_plan_on_other_data(folder: Path) -> Non
     assert "--budget macs=0.6" in page and "--budget params=0.5" in page
     plan = str(Path("runs/latest/plan.json").resolve())
     other = ("--data", str(write_npz(folder / "data.npz")), "--epochs", "1", "--batch-size", "8")
-    again = run("train", "--method", "dan", "--model", "cifar_resnet20", "--plan", plan, *other, "--json")
+    again = run("train", "--method", "dan", "--model", "wrn_10_1", "--plan", plan, *other, "--json")
     assert again.exit_code == 0, again.stderr
     kept = json.loads((folder / json.loads(again.stdout)["run"] / "config.json").read_text())["method"]["settings"]["plans"][
         "dan"
@@ -164,11 +165,13 @@ def test_a_run_outside_of_runs_is_followed_too(folder: Path) -> None:
 def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adjcompress.bench.table._LAYER_SECONDS", 0.01)
     monkeypatch.setattr("adjcompress.bench.table._NETWORK_SECONDS", 0.05)
+    monkeypatch.setitem(measure_table.__kwdefaults__, "max_passes", 1)
     run(*TRAIN)
-    result = run("bench", "--table", "table.json")
+    asked = ("bench", "--table", "table.json", "--slim", "layer3.0.conv1")
+    result = run(*asked)
     assert result.exit_code == 0, result.stderr
     assert "layer shapes at" in result.stdout and ac.LatencyTable.read("table.json").sweeps
-    again = run("bench", "--table", "table.json", "--json")
+    again = run(*asked, "--json")
     assert json.loads(again.stdout)["measured"] == 0
 
 
@@ -191,12 +194,12 @@ def test_quiet_is_quiet() -> None:
 
 def test_progress_off_a_terminal_is_a_line_an_epoch() -> None:
     lines = run(*TRAIN).stderr.splitlines()
-    assert lines[0] == "runs/digits-cifar_resnet20-adjoined: recipe quick, 1 epochs"
+    assert lines[0] == "runs/digits-wrn_10_1-adjoined: recipe quick, 1 epochs"
     assert lines[1].startswith("epoch   1  loss ") and "alpha2" in lines[1] and "images/s" in lines[1]
 
 
 def test_a_second_run_gets_a_name_of_its_own() -> None:
-    for name in ("digits-cifar_resnet20-adjoined", "digits-cifar_resnet20-adjoined-2"):
+    for name in ("digits-wrn_10_1-adjoined", "digits-wrn_10_1-adjoined-2"):
         assert json.loads(run(*TRAIN, "--json").stdout)["run"] == f"runs/{name}"
 
 
@@ -216,7 +219,7 @@ def test_a_table_is_measured_for_the_network_that_is_asked_for(monkeypatch: pyte
         raise ac.AdjCompressError("enough")
 
     monkeypatch.setattr("adjcompress.bench.measure_table", measure)
-    network = ("--model", "cifar_resnet20", "--image-size", "48", "--classes", "7", "--slim", "layer3")
+    network = ("--model", "wrn_10_1", "--image-size", "48", "--classes", "7", "--slim", "layer3")
     assert "enough" in run("bench", "--table", "t.json", *network, "--target", "one-core").stderr
     assert asked == [(7, (1, 3, 48, 48), ("layer3",), "one-core")]
 
@@ -395,7 +398,7 @@ def test_an_export_is_checked_on_images_that_the_network_did_not_learn_from(fold
     from test_data import write_npz
 
     npz = str(write_npz(folder / "data.npz"))
-    trained = run("train", "--model", "cifar_resnet20", "--epochs", "1", "--data", npz, "--seed", "3", "--validation", "0.2")
+    trained = run("train", "--model", "wrn_10_1", "--epochs", "1", "--data", npz, "--seed", "3", "--validation", "0.2")
     assert trained.exit_code == 0, trained.stderr
     assert run("extract", "--alpha", "8").exit_code == 0
     held_out = ac.open_run().data().validation.batch(torch.arange(8))[0]
@@ -410,5 +413,5 @@ def test_two_processes_train_through_the_command_line(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Warning: torch" not in done.stderr and "deprecated" not in done.stderr
     assert json.loads(done.stdout)["test"]["full"]["images"] == 80
-    assert [path.name for path in (folder / "runs").iterdir() if not path.is_symlink()] == ["digits-cifar_resnet20-adjoined"]
+    assert [path.name for path in (folder / "runs").iterdir() if not path.is_symlink()] == ["digits-wrn_10_1-adjoined"]
     assert ac.open_run().config["processes"] == 2

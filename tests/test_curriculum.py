@@ -49,7 +49,7 @@ def adjoined(name: str, trunk: str = "own", alphas: tuple[float, ...] = (2.0,), 
 def options(**changes: Any) -> TrainOptions:
     recipe = ac.recipe("cifar").changed(epochs=2, batch_size=20)
     asked = MethodOptions(**{"alphas": (2, 4), **changes})
-    return TrainOptions(model="cifar_resnet20", data=DataSpec("digits", limit=60), recipe=recipe, method_options=asked)
+    return TrainOptions(model="wrn_10_1", data=DataSpec("digits", limit=60), recipe=recipe, method_options=asked)
 
 
 class Convolutions(TorchFunctionMode):
@@ -292,7 +292,7 @@ def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: 
     assert report.certificate.max_difference == 0
     method = whole.method()
     assert isinstance(method, AdjoinedMethod) and method.curriculum == Curriculum(0.5, 0.0, True, "copies")
-    assert method.network.trunk == ("conv1", "bn1", "layer1")
+    assert method.network.trunk == ("conv1", "layer1", "layer2.0.bn1", "layer2.0.relu1")
 
 
 def test_small_networks_that_learn_first_do_so_in_one_process(digits: ac.ImageData) -> None:

@@ -121,7 +121,7 @@ class StopAt(ac.Reporter):
 
 
 def dan_options(digits: ac.ImageData, **changes: Any) -> TrainOptions:
-    chosen = {"model": "cifar_resnet20", "method": "dan", "method_options": OPTIONS, "search_epochs": 2, **changes}
+    chosen = {"model": "wrn_10_1", "method": "dan", "method_options": OPTIONS, "search_epochs": 2, **changes}
     return TrainOptions(data=digits.spec, recipe=ac.recipe("quick").changed(epochs=2, batch_size=40), **chosen)
 
 
@@ -226,7 +226,7 @@ def test_halves_and_half_precision_go_through_both_phases(
 
 def test_a_plan_is_used_on_other_data_and_by_other_methods(dan_run: Any, digits: ac.ImageData) -> None:
     plan = read_plan(dan_run.folder / "plan.json")
-    network, image = ac.create_model("cifar_resnet20", 37), torch.zeros(2, 3, 48, 48)
+    network, image = ac.create_model("wrn_10_1", 37), torch.zeros(2, 3, 48, 48)
     for method, name in (("dan", "dan"), ("adjoined", "plan"), ("standard", "plan")):
         made = METHODS[method].build(network, image, MethodOptions(plan=plan))
         other = made.plan_of(name)
@@ -261,7 +261,7 @@ def test_options_that_would_do_nothing_are_refused(
 
 
 def test_a_method_made_in_python_refuses_what_the_command_does(dan_run: Any) -> None:
-    plan, network = read_plan(dan_run.folder / "plan.json"), ac.create_model("cifar_resnet20", 10)
+    plan, network = read_plan(dan_run.folder / "plan.json"), ac.create_model("wrn_10_1", 10)
     for name, value in {"halves": True, "width_step": 4, "table": "nothing.json", "budgets": ("macs=0.5",)}.items():
         option = "--budget" if name == "budgets" else f"--{name.replace('_', '-')}"
         with pytest.raises(ac.AdjCompressError, match=f"--plan gives the widths, so {option} would do nothing"):
@@ -279,14 +279,14 @@ def test_the_second_phase_starts_from_the_weights_that_the_run_began_with(
             raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    torch.save(ac.create_model("cifar_resnet20", 10).state_dict(), "w.pth")
+    torch.save(ac.create_model("wrn_10_1", 10).state_dict(), "w.pth")
     options = dan_options(digits, search_epochs=1)
     options = replace(options, weights=Path("w.pth"), recipe=options.recipe.changed(epochs=1))
     with pytest.raises(KeyboardInterrupt):
         train(options, Path("run"), reporter=Killed())
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    torch.save(ac.create_model("cifar_resnet20", 10).state_dict(), tmp_path / "w.pth")
+    torch.save(ac.create_model("wrn_10_1", 10).state_dict(), tmp_path / "w.pth")
     with pytest.raises(ac.AdjCompressError, match=r"w\.pth no longer holds the weights that .*run began with: put those back"):
         resume(tmp_path / "run")
 
@@ -296,7 +296,7 @@ def test_a_plan_of_another_network_is_refused(dan_run: Any, tmp_path: Path) -> N
     with pytest.raises(ac.AdjCompressError, match=r"width plan is for another network: it has .* Use it with the model"):
         plan_like(ac.create_model("resnet18", 10), IMAGE, plan)
     with pytest.raises(ac.AdjCompressError, match="--plan gives the widths, so --align would do nothing"):
-        DanMethod.build(ac.create_model("cifar_resnet20", 10), IMAGE, MethodOptions(plan=plan, align=8))
+        DanMethod.build(ac.create_model("wrn_10_1", 10), IMAGE, MethodOptions(plan=plan, align=8))
     group = {"name": "a", "layers": ["a"], "channels": 8, "kept": "4", "asked": 4, "slim": True}
     damages = ("{", "{}", "[]", '{"method": "dan"}', '{"method": {"settings": {"plans": [1]}}}', "3")
     for damage in (*damages, json.dumps({"groups": [group], "cuts": {}, "shapes": {}})):

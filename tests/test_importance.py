@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def options(**changes: Any) -> TrainOptions:
     recipe = ac.recipe("cifar").changed(epochs=2, batch_size=20)
-    return TrainOptions(**{"model": "cifar_resnet20", "data": DataSpec("digits", limit=60), "recipe": recipe, **changes})
+    return TrainOptions(**{"model": "wrn_10_1", "data": DataSpec("digits", limit=60), "recipe": recipe, **changes})
 
 
 def network_called(name: str) -> nn.Module:
@@ -97,8 +97,8 @@ def test_a_run_keeps_the_important_channels_and_is_rebuilt(here: Path) -> None:
     run = train(options(weights=trained, importance="magnitude", method_options=MethodOptions(alphas=(2,))), Path("second"))
     assert ac.extract_package(run, "alpha2").certificate.max_difference == 0
     asked, data = options(weights=trained, importance="magnitude"), read_data(DataSpec("digits", limit=60))
-    fresh = _fresh_model(asked, ac.ModelSpec("cifar_resnet20", 10), data)
-    network = _fresh_model(replace(asked, importance=None), ac.ModelSpec("cifar_resnet20", 10), data)
+    fresh = _fresh_model(asked, ac.ModelSpec("wrn_10_1", 10), data)
+    network = _fresh_model(replace(asked, importance=None), ac.ModelSpec("wrn_10_1", 10), data)
     order_channels_(network, data.preprocessing.example(2))
     assert all(torch.equal(first, second) for first, second in zip(fresh.parameters(), network.parameters(), strict=True))
     with pytest.raises(ac.AdjCompressError, match="--method standard cuts none here"):
