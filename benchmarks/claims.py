@@ -97,7 +97,27 @@ def speed_rows() -> list[dict[str, Any]]:
                     "command": measured["command"],
                 }
             )
+            rows += gpu_rows(claim, source, alpha, network, stem)
     return rows
+
+
+def gpu_rows(claim: str, source: str, alpha: int, network: str, stem: str) -> list[dict[str, Any]]:
+    """A published speed beside what throughput.py measured on a GPU, where it was run on one."""
+    path = RESULTS / "throughput.json"
+    if not path.is_file():
+        return []
+    measured = json.loads(path.read_text())
+    row = measured["figures"][network][f"alpha{alpha}"]
+    return [
+        {
+            "claim": f"{claim} faster",
+            "source": source,
+            "setting": f"{network} ({stem}), alpha {alpha}, 224 px, torch, {measured['machine']['gpu']}",
+            "found": f"{row['times_faster']:.2f}x at batch 1, {row['times_the_images']:.2f}x the images/s at the best batches",
+            "figures": {key: row[key] for key in ("times_faster", "times_the_images", "best_batch")},
+            "command": measured["command"],
+        }
+    ]
 
 
 def searched_rows() -> list[dict[str, Any]]:

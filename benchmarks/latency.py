@@ -1,6 +1,6 @@
 """Claim: ResNet-50 at alpha 4 is at least 3 times faster than the full network (ONNX Runtime, one thread, 224 px, batch 1).
 
-Both stems, alpha 4, 8 and 16, random weights, interleaved; the papers claim 3x and 5x.
+Both stems, alpha 4, 8 and 16, random weights, interleaved; the papers claim 3x and 5x. On a GPU: throughput.py.
 
     python benchmarks/latency.py --duration 30
 """
@@ -15,7 +15,6 @@ import torch
 from record import record
 
 import adjcompress as ac
-from adjcompress.bench import time_networks
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=30.0, help="seconds for each network and number of threads")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    figures, gpu = {}, {}
+    figures = {}
     example = torch.randn(7, 3, 224, 224)
     for name in ("resnet50", "xresnet50"):
         full = ac.create_model(name, 1000).eval()
@@ -45,10 +44,7 @@ def main() -> None:
                 "noisy": timing.latency.noisy,
             }
             print(f"{key:28} p50 {timing.latency.p50_ms:7.2f} ms  {timing.speedup.value:.2f}x")
-        if torch.cuda.is_available():
-            milliseconds = time_networks(networks, example[:1].cuda(), arguments.duration)
-            gpu[name] = {kind: sorted(values)[len(values) // 2] for kind, values in milliseconds.items()}
-    record("latency", {"cpu": figures, "gpu_p50_ms": gpu}, "as many rounds as fit the duration: see runs")
+    record("latency", {"cpu": figures}, "as many rounds as fit the duration: see runs")
     for name in ("resnet50",):
         assert figures[f"{name}-alpha4, 1 threads"]["times_faster"] >= 3
 
