@@ -136,7 +136,16 @@ def ways(protocol: Protocol) -> dict[str, Way]:
             "cut-distill-longer": replace(taught, words=taught.words + cost, longer=sizes.longer(sizes.taught)),
         }
         alone = {"small": found["small"], "cut": cut, "cut-distill": taught}
-        found = {**papers, **chosen, **alone, **longer, TEACHER: found[TEACHER]}
+        labels = Way(
+            "adjoined, channels by magnitude; half from labels, targets detached, constant weight; trunk shared",
+            "adjoined",
+            replace(own, schedule="constant", trunk="shared"),
+            importance="magnitude",
+        )
+        first = _first(own, "fresh", sizes)
+        first = replace(first, words=f"channels by magnitude; {first.words}", importance="magnitude")
+        ours = {"labels-magnitude": labels, "first-magnitude": first}
+        found = {**papers, **chosen, **ours, **alone, **longer, TEACHER: found[TEACHER]}
     return found
 
 
