@@ -54,7 +54,7 @@ def test_distillation_is_cross_entropy_and_the_divergence_from_the_teacher(batch
     found = method.loss(images, labels, 0.0)
     torch.testing.assert_close(found.total, expected)
     found.total.backward()
-    assert all(parameter.grad is None for parameter in teacher.parameters()) and not teacher.training
+    assert all(parameter.grad is None for parameter in teacher.parameters())
     assert method.deployable == "alpha2" and method.plan is not None
     assert DistillMethod.build(TinyNet(), IMAGE, MethodOptions()).deployable == "alpha8"
 
@@ -88,11 +88,44 @@ def test_dropout_is_there_in_training_alone(batch: tuple[Tensor, Tensor]) -> Non
     method.network.eval()(images)
     method.network.train()(images)
     assert not bool((seen[0] == 0).all(1).any()) and 0.3 < float((seen[1] == 0).float().mean()) < 0.7
-    assert len(method.blocks) == 9 == len(blocks_of(model, IMAGE))
+    assert len(method.blocks) == 9 == len(blocks_of(model))
     plain = StandardMethod.build(ac.create_model("cifar_resnet20", 10), IMAGE, MethodOptions())
     assert method.network.state_dict().keys() == plain.network.state_dict().keys()
     plain.network.load_state_dict(method.network.state_dict())
     assert torch.equal(plain.network.eval()(images), method.network.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "count"),
+    [
+        ("resnet18", "layer1.0", 8),
+        ("mobilenet_v2", "features.1", 17),
+        ("densenet121", "features.denseblock1.denselayer1", 58),
+        ("efficientnet_b0", "features.1.0", 16),
+        ("inception_v3", "Mixed_5b", 11),
+        ("vit_b_32", "encoder.layers.encoder_layer_0", 12),
+        ("darts", "cells.0", 20),
+    ],
+)
+def test_blocks_are_found_in_networks_of_every_kind(name: str, first: str, count: int) -> None:
+    found = blocks_of(ac.create_model(name, 10))
+    assert (found[0], len(found)) == (first, count)
+
+
+def test_a_network_without_blocks_has_no_dropout_after_them() -> None:
+    with pytest.raises(ac.AdjCompressError, match="--dropout-blocks: VGG has no blocks after which there could be dropout"):
+        DropoutMethod.build(ac.create_model("vgg11_bn", 10), IMAGE, MethodOptions(dropout_blocks=0.1))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "64"])
+def test_the_callers_teacher_is_left_as_it_is(here: Path, digits: ac.ImageData, precision: str) -> None:
+    teacher = randomise_(TinyNet()).train()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    method = DistillMethod.build(TinyNet(), IMAGE, ALPHA)
+    method.taught_by_(teacher, IMAGE)
+    recipe = ac.recipe("quick").changed(epochs=1, batch_size=60)
+    ac.fit(method, digits, recipe, "run", fabric=ac.launch(ac.Hardware(precision=precision)))
+    assert teacher.training and all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
 def test_a_run_with_dropout_goes_all_the_way(here: Path) -> None:

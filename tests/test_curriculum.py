@@ -254,6 +254,27 @@ def test_weights_that_nobody_reads_are_as_large_as_at_first_when_the_full_networ
     torch.testing.assert_close(unread_scales(network), scales)
 
 
+def test_weights_that_a_random_mask_takes_out_are_not_decayed_either() -> None:
+    method = adjoined("cifar_resnet20", small_first=0.5, beta=0.5)
+    network = method.network.train()
+    layer = "layer3.0.conv1.weight"
+    weight = network.full.get_parameter(layer)
+    first = weight.detach().clone()
+    mask = network.mask_of("alpha2", layer)
+    assert mask is not None and mask.shape == (32, 16, 3, 3)
+    unread = torch.ones_like(first, dtype=torch.bool)
+    unread[:32, :16] = mask == 0
+    (optimizer,) = make_optimizers(method.parameter_groups(0.5), ac.recipe("cifar"), 100)
+    images, labels = torch.randn(4, 3, 32, 32), torch.zeros(4).long()
+    for _ in range(3):
+        method.loss(images, labels, 0.2).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    method.loss(images, labels, 0.5)
+    torch.testing.assert_close(weight.detach()[unread], first[unread], rtol=1e-4, atol=1e-7)
+    assert not torch.equal(weight.detach()[~unread], first[~unread])
+
+
 # --- who learns when
 
 

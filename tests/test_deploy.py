@@ -26,7 +26,7 @@ from adjcompress.deploy.extract import Run
 
 
 def small_package(path: Path) -> nn.Module:
-    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    spec = ac.ModelSpec("wrn_10_1", 10, 32)
     full = randomise_(spec.build())
     plan = ac.plan_widths(full, torch.zeros(1, 3, 32, 32), 4)
     small = ac.slice_model(full, plan).eval()
@@ -42,15 +42,15 @@ def test_a_package_gives_the_network_back_from_the_file_alone(tmp_path: Path, im
     info = ac.package_info(tmp_path / "small.safetensors")
     counts = ac.count(small, images)
     assert (info.parameters, info.macs, info.bytes) == (counts.parameters, counts.macs, counts.bytes)
-    assert info.name == "alpha4" and info.accuracy == {"test": 0.5} and info.model.name == "cifar_resnet20"
+    assert info.name == "alpha4" and info.accuracy == {"test": 0.5} and info.model.name == "wrn_10_1"
     assert info.versions["torch"] == torch.__version__.partition("+")[0]
 
 
 def test_a_package_is_not_written_for_a_network_it_could_not_rebuild(tmp_path: Path) -> None:
-    with pytest.raises(ac.AdjCompressError, match="cifar_resnet20 does not rebuild this network"):
-        ac.save_package(TinyNet(), tmp_path / "a.safetensors", model=ac.ModelSpec("cifar_resnet20", 10, 32))
+    with pytest.raises(ac.AdjCompressError, match="wrn_10_1 does not rebuild this network"):
+        ac.save_package(TinyNet(), tmp_path / "a.safetensors", model=ac.ModelSpec("wrn_10_1", 10, 32))
     with pytest.raises(ac.AdjCompressError, match=r"a package is a \.safetensors file"):
-        ac.save_package(TinyNet(), tmp_path / "a.pt", model=ac.ModelSpec("cifar_resnet20", 10, 32))
+        ac.save_package(TinyNet(), tmp_path / "a.pt", model=ac.ModelSpec("wrn_10_1", 10, 32))
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +162,7 @@ def test_what_is_extracted_equals_the_network_in_training(tiny_run: Run, images:
     results = tiny_run.results()
     assert results is not None
     assert report.package.accuracy["test"] == pytest.approx(results["test"]["alpha2"]["accuracy"])
-    assert report.full_parameters == 269_722 > report.package.parameters
+    assert report.full_parameters == 77_850 > report.package.parameters
     full = ac.extract_package(tiny_run, "full")
     assert full.path == Path("full.safetensors") and full.package.plan is None
 
@@ -311,7 +311,7 @@ def test_a_run_of_the_standard_method_ships_its_one_network(
     tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = ac.ModelSpec("cifar_resnet20", 10, 32)
+    spec = ac.ModelSpec("wrn_10_1", 10, 32)
     method = ac.StandardMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(4,)))
     run = ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), "runs/alone", model=spec)
     report = ac.extract_package(run)

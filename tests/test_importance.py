@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from dataclasses import replace
@@ -13,13 +14,14 @@ import torch
 import torch_pruning
 from conftest import TinyNet, randomise_
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
 from adjcompress.methods import MethodOptions
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.start import _fresh_model
-from adjcompress.widths import channel_groups, order_channels_
+from adjcompress.widths import channel_groups, kept_by_place, order_channels_
 from adjcompress.widths.importance import batch_norm_scale, magnitude
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -50,6 +52,24 @@ def test_ordered_channels_compute_what_they_did(name: str, importance: str, imag
     assert any(not torch.equal(order, order.sort().values) for order in orders.values())
     torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-4)
     assert not network.training
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8, affine=True), FrozenBatchNorm2d(8), nn.LocalResponseNorm(3, alpha=1.0)])
+def test_a_network_that_would_compute_something_else_is_refused_and_left_as_it_is(norm: nn.Module) -> None:
+    network = network_called("tiny")
+    network.stem[1] = copy.deepcopy(norm)
+    for tensor in (*network.stem[1].parameters(), *network.stem[1].buffers()):
+        tensor.data.uniform_(0.5, 1.5)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ac.AdjCompressError, match="--importance magnitude does not fit TinyNet: a layer that is not"):
+        order_channels_(network, IMAGE)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_groups_that_keep_their_places_are_named() -> None:
+    network = ac.create_model("cifar_resnet20", 10)
+    assert kept_by_place(network, ac.plan_widths(network, IMAGE, 2), IMAGE) == ("layer2.0.conv2", "layer3.0.conv2")
+    assert kept_by_place(network, ac.plan_widths(network, IMAGE, 2, slim=["*.conv1"]), IMAGE) == ()
 
 
 @pytest.mark.parametrize(("name", "importance"), [("tiny", "magnitude"), ("resnet18", "magnitude"), ("resnet18", "batch-norm")])

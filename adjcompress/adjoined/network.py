@@ -162,7 +162,7 @@ class AdjoinedNetwork(nn.Module):
     def _masked(self, name: str, views: dict[str, Tensor]) -> dict[str, Tensor]:
         masked = {}
         for tensor, view in views.items():
-            mask = self._buffers.get(self._mask_names.get((name, tensor), ""))
+            mask = self.mask_of(name, tensor)
             masked[tensor] = view if mask is None else view * mask
         return masked
 
@@ -194,6 +194,10 @@ class AdjoinedNetwork(nn.Module):
         own = {parameter for parameter, _ in self.smalls[name].named_parameters()}
         parameters = [(tensor, parameter) for tensor, parameter in self.full.named_parameters() if tensor not in own]
         return [*parameters, *self._shared_buffers()]
+
+    def mask_of(self, name: str, tensor: str) -> Tensor | None:
+        """Which entries of a tensor the small network `name` has, where a random mask takes some out: 0 and 1, in its shape."""
+        return self._buffers.get(self._mask_names.get((name, tensor), ""))
 
     def _shared_buffers(self) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in self.full.named_buffers() if name.rpartition(".")[0] in self._shared_norms]

@@ -1,7 +1,8 @@
 """Which entries of the full network's weights does no small network read, and how is their weight decay taken back?
 
-While the small networks learn alone, these entries have a gradient of zero, and decay: after four fifths of a training they
-were 0.03 of what they were. All of a tensor shrink by one factor, which is known from how large they were at the start.
+They are those outside of what is kept, and those that a random mask (r_beta) takes out of every small network. While the small
+networks learn alone, these entries have a gradient of zero, and decay: after four fifths of a training they were 0.03 of what
+they were. All of a tensor shrink by one factor, which is known from how large they were at the start.
 """
 
 from __future__ import annotations
@@ -40,20 +41,25 @@ def unread_entries(network: AdjoinedNetwork) -> dict[str, Tensor]:
             continue
         unread = torch.ones(parameter.shape, dtype=torch.bool)
         for small in readers:
-            _mark_(unread, list(network.plans[small].cuts.get(name, {}).items()))
+            mask = network.mask_of(small, name)
+            masked = None if mask is None else mask.cpu() == 0
+            _mark_(unread, list(network.plans[small].cuts.get(name, {}).items()), masked)
         if bool(unread.any()):
             found[name] = unread
     return found
 
 
-def _mark_(unread: Tensor, kept: list[tuple[int, tuple[Range, ...]]]) -> None:
-    """Mark as read what lies in the kept ranges of all dimensions."""
+def _mark_(unread: Tensor, kept: list[tuple[int, tuple[Range, ...]]], masked: Tensor | None) -> None:
+    """Mark as read what lies in the kept ranges of all dimensions and is not `masked`, (a tensor of what is kept)."""
     if not kept:
-        unread.fill_(False)
+        unread &= torch.zeros_like(unread) if masked is None else masked
         return
     (dim, ranges), *rest = kept
+    begin = 0
     for start, stop in ranges:
-        _mark_(unread.narrow(dim, start, stop - start), rest)
+        part = None if masked is None else masked.narrow(dim, begin, stop - start)
+        _mark_(unread.narrow(dim, start, stop - start), rest, part)
+        begin += stop - start
 
 
 def _scale(tensor: Tensor, entries: Tensor) -> float:

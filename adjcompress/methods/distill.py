@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,8 +39,8 @@ class DistillMethod(StandardMethod):
         teacher_file: TeacherFile | None = None,
     ) -> None:
         super().__init__(network, deployable, plan)
-        if not temperature > 0:
-            raise AdjCompressError(f"--temperature {temperature:g} must be above 0.")
+        if not 0 < temperature < math.inf:
+            raise AdjCompressError(f"--temperature {temperature:g} must be above 0, and finite.")
         self.temperature, self.weight, self.teacher_file = temperature, weight, teacher_file
         self.teacher: nn.Module | None = None
 
@@ -67,7 +69,7 @@ class DistillMethod(StandardMethod):
         """Learn what `teacher` answers. A teacher of other classes, and `attention`, are AdjCompressErrors."""
         if attention:
             raise AdjCompressError("--attention goes with --method substitute; distill compares answers: leave it out.")
-        teacher = teacher.eval().requires_grad_(False)
+        teacher = copy.deepcopy(teacher).eval().requires_grad_(False)  # the caller's is left as it is
         with evaluating(self.network):
             theirs, ours = teacher(example[:1]).shape, self.network(example[:1]).shape
         if theirs != ours:
@@ -86,7 +88,7 @@ class DistillMethod(StandardMethod):
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         if self.teacher is None:
             raise AdjCompressError("Distillation needs its teacher: call taught_by_ before the training.")
-        self.teacher.to(images.device, images.dtype)
+        self.teacher.to(images.device, torch.promote_types(images.dtype, torch.float32))
         with torch.no_grad():
             wanted = self.teacher(images)
         tell_progress_(self.network, progress)

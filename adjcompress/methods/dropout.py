@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,8 +12,9 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.models.weights import classifier_names
-from adjcompress.substitutes.attention import stages
 from adjcompress.widths import WidthPlan
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class DropoutMethod(StandardMethod):
@@ -47,7 +48,7 @@ class DropoutMethod(StandardMethod):
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> DropoutMethod:
         if not options.dropout and not options.dropout_blocks:
             raise AdjCompressError("--method dropout with --dropout 0 and no --dropout-blocks is --method standard: take that.")
-        blocks = blocks_of(model, example) if options.dropout_blocks else ()
+        blocks = blocks_of(model) if options.dropout_blocks else ()
         return cls(model, *cls.chosen(model, example, options), options.dropout, options.dropout_blocks, blocks)
 
     @classmethod
@@ -66,11 +67,37 @@ class DropoutMethod(StandardMethod):
         return F.dropout(output, self.block_rate, module.training)
 
 
-def blocks_of(network: nn.Module, example: Tensor) -> tuple[str, ...]:
-    """The blocks of a network, by name: the children of those of its stages that are chains, else the stages themselves."""
-    found = []
-    for name in stages(network, example):
-        stage = network.get_submodule(name)
-        inside = [f"{name}.{child}" for child, _ in stage.named_children()] if isinstance(stage, nn.Sequential) else [name]
-        found += inside
-    return tuple(found)
+def blocks_of(network: nn.Module) -> tuple[str, ...]:
+    """The blocks of a network, by name, in the network's order: what chains of layers are made of.
+
+    A block is a module with two layers that have weights or more, outside of all other blocks, and no mere container of
+    modules; what holds a chain of blocks of one kind is a stage. A network without any is an AdjCompressError.
+    """
+    found = tuple(_blocks(network, ""))
+    if not found:
+        raise AdjCompressError(
+            f"--dropout-blocks: {type(network).__name__} has no blocks after which there could be dropout: leave it out."
+        )
+    return found
+
+
+def _blocks(module: nn.Module, name: str) -> Iterator[str]:
+    for child_name, child in module.named_children():
+        path = f"{name}.{child_name}" if name else child_name
+        if _weighted(child) < 2:
+            continue
+        if isinstance(child, _CONTAINERS) or any(_is_chain(each) for each in child.children()):
+            yield from _blocks(child, path)
+        else:
+            yield path
+
+
+def _is_chain(module: nn.Module) -> bool:
+    """Whether a module is a chain of blocks of one kind."""
+    kinds = {type(each) for each in module.children()}
+    alike = isinstance(module, _CONTAINERS) and len(kinds) == 1 and not issubclass(kinds.copy().pop(), _CONTAINERS)
+    return alike and all(_weighted(each) >= 2 for each in module.children())
+
+
+def _weighted(module: nn.Module) -> int:
+    return sum(isinstance(each, nn.Conv2d | nn.Linear) for each in module.modules())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class SubstituteMethod(Method):
         """
         with evaluating(self.network):
             classes = self.network(example[:1]).shape[-1]
-        teacher = teacher.eval().requires_grad_(False)
+        teacher = copy.deepcopy(teacher).eval().requires_grad_(False)  # the caller's is left as it is
         layers = tuple(attention) or self.attention or stages(self.network, example)
         check_attention(self.network, teacher, layers, example, classes)
         self.attention, self.teacher, self.teacher_file = layers, teacher, file
@@ -114,7 +115,7 @@ class SubstituteMethod(Method):
         """The teacher's maps."""
         if self.teacher is None:
             raise AdjCompressError("Attention transfer needs its teacher: call taught_by_ before the training goes on.")
-        self.teacher.to(images.device, images.dtype)
+        self.teacher.to(images.device, torch.promote_types(images.dtype, torch.float32))
         with torch.no_grad(), attention_of(self.teacher, self.attention) as maps:
             self.teacher(images)
         return maps

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from adjcompress.data import DataSpec, ImageData, check_asked, read_data
 from adjcompress.errors import AdjCompressError, pick
@@ -23,7 +23,7 @@ from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
 from adjcompress.training.teacher import packaged_model, read_teacher
-from adjcompress.widths import order_channels_
+from adjcompress.widths import kept_by_place, order_channels_
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def train(
     search = _first_phase(options)
     first: type[Method] = search or make_method
     method = first.build(model, data.preprocessing.example(2), options.method_options)
+    if options.importance is not None and reporter is not None:
+        _warn_of_places(options.importance, model, method, data.preprocessing.example(2), reporter)
     if isinstance(method, Taught) and options.teacher is not None:
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
@@ -249,7 +251,8 @@ def _check(options: TrainOptions) -> None:
     if options.importance is not None and options.weights is None:
         raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
     cut = any(alpha != 1 for alpha in options.method_options.alphas) or options.method_options.plan is not None
-    if options.importance is not None and not (cut or METHODS[options.method].cuts_always):
+    cut = cut or (METHODS[options.method].cuts_always and not options.method_options.alphas)
+    if options.importance is not None and not cut:
         raise AdjCompressError(
             f"--importance says which channels a small network keeps, and --method {options.method} cuts none here: leave it "
             "out, or give --alpha."
@@ -261,6 +264,17 @@ def _check(options: TrainOptions) -> None:
     if options.attention and options.teacher is None:
         raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
     _check_plan(options)
+
+
+def _warn_of_places(importance: str, model: nn.Module, method: Method, example: Tensor, reporter: Reporter) -> None:
+    """Say which groups are cut at the channels that happen to be last, and not at the least important ones."""
+    plans = [plan for name in method.deployables() if (plan := method.plan_of(name)) is not None]
+    names = sorted({name for plan in plans for name in kept_by_place(model, plan, example)})
+    if names:
+        reporter.warn(
+            f"--importance {importance} cannot order {', '.join(names)}, whose channels shortcuts without weights pick by "
+            "their places: of these the first are kept. Keep them whole with --keep, where that costs too much."
+        )
 
 
 def _check_plan(options: TrainOptions) -> None:

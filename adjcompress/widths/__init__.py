@@ -4,7 +4,7 @@ from adjcompress.widths.candidates import Candidates, candidate_widths
 from adjcompress.widths.certificate import Certificate, certify, compare
 from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.check import check_slices
-from adjcompress.widths.importance import IMPORTANCES, order_channels_
+from adjcompress.widths.importance import IMPORTANCES, kept_by_place, order_channels_
 from adjcompress.widths.plan import GroupWidth, WidthPlan
 from adjcompress.widths.planning import plan_at, plan_like, plan_widths
 from adjcompress.widths.reestimate import reestimate_batch_norm_
@@ -23,6 +23,7 @@ __all__ = [
     "check_slices",
     "compare",
     "cut",
+    "kept_by_place",
     "order_channels_",
     "plan_at",
     "plan_like",
