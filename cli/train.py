@@ -286,6 +286,8 @@ def _show_search(search: dict[str, Any], plan: Path) -> None:
     """What the widths that were found cost, beside what they might."""
     parts = [f"{name} {cost / search['full'][name]:.3f}" for name, cost in search["costs"].items()]
     click.echo(f"Widths: {plan}; of the full network's {', '.join(parts)}; asked: {', '.join(search['budgets'])}")
+    if search.get("shortcoming"):
+        click.echo(search["shortcoming"])
 
 
 def _train_options(options: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import TinyNet
-from test_search import IMAGE, built
+from test_search import IMAGE, Smooth, a_table, built
 from torch import Tensor
 
 import adjcompress as ac
 from adjcompress.adjoined.network import Outputs
+from adjcompress.cost import Grid
 from adjcompress.data.loader import epoch_batches
-from adjcompress.methods import METHODS, DanMethod, MethodOptions
+from adjcompress.methods import METHODS, DanMethod, MethodOptions, SearchMethod
 from adjcompress.report import write_report
 from adjcompress.training import TrainOptions, read_plan, resume, train
 from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.training.recipe import make_optimizers
 from adjcompress.widths import plan_like
 
 OPTIONS = MethodOptions(budgets=("macs=0.6",))
@@ -33,6 +36,30 @@ def test_widths_have_an_optimiser_of_their_own_and_no_weight_decay() -> None:
     assert groups["widths"]["params"] == [method.network.logits] and groups["widths"]["weight_decay"] == 0
     parameters = [parameter for group in groups.values() for parameter in group["params"]]
     assert len(parameters) == len({id(parameter) for parameter in parameters}) == len(list(method.network.parameters()))
+    shared, own = make_optimizers(method.parameter_groups(0.1), ac.recipe("cifar"), 100)
+    (widths,) = own.param_groups
+    assert isinstance(own, torch.optim.Adam) and widths["params"] == [method.network.logits] and widths["weight_decay"] == 0
+    assert widths["lr"] == pytest.approx(8 / 0.8 / 100)  # over the steps that choose, the last four fifths
+    assert all(parameter is not method.network.logits for group in shared.param_groups for parameter in group["params"])
+
+
+def test_draws_cool_by_the_same_factor_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, seen = built(TinyNet(), "macs=0.6"), []
+    draw = method.network.draw
+    monkeypatch.setattr(method.network, "draw", lambda temperature, slope: seen.append(temperature) or draw(temperature, slope))
+    for progress in (0.0, 0.25, 0.5, 0.75, 1.0):
+        method.loss(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), progress)
+    assert seen[0] == 4.0 and seen[-1] == pytest.approx(0.3)
+    assert [later / earlier for earlier, later in pairwise(seen)] == pytest.approx([(0.3 / 4) ** 0.25] * 4)
+
+
+def test_a_search_has_the_loss_of_the_training_that_follows() -> None:
+    losses = []
+    for part in (0.0, 1.0):
+        torch.manual_seed(0)
+        method = SearchMethod.build(TinyNet(), IMAGE, MethodOptions(budgets=("macs=0.6",), small_labels=part))
+        losses.append(float(method.loss(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), 0.9).total.detach()))
+    assert losses[0] != losses[1]
 
 
 def test_a_search_begins_at_its_budget() -> None:
@@ -42,10 +69,17 @@ def test_a_search_begins_at_its_budget() -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 300])
-@pytest.mark.parametrize("budgets", [("macs=0.5",), ("macs=0.6", "params=0.4")])
-def test_the_expected_cost_stays_at_the_budget_while_the_search_trades(steps: int, budgets: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("budgets", [("macs=0.5",), ("macs=0.6", "params=0.4"), ("latency=0.75@one-core",)])
+def test_the_expected_cost_stays_at_the_budget_while_the_search_trades(
+    steps: int, budgets: tuple[str, ...], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    method = built(ac.create_model("cifar_resnet20", 10), *budgets)
+    if budgets[0].startswith("latency"):  # where layers read a concatenation
+        replace(a_table(Smooth(), Grid(16, True), slower=2000), source=str(tmp_path / "table.json")).write()
+        asked = MethodOptions(budgets=budgets, table=str(tmp_path / "table.json"))
+        method = SearchMethod.build(Smooth(), IMAGE, asked)
+    else:
+        method = built(ac.create_model("cifar_resnet20", 10), *budgets)
     network = method.network.train()
     optimizer = torch.optim.Adam([network.logits], 8 / steps, betas=(0.9, 0.99))
     wish = torch.randn(network.logits.shape)

@@ -407,6 +407,51 @@ def test_a_layer_that_makes_its_weight_is_named() -> None:
         built(network, "macs=0.5")
 
 
+def test_layers_that_are_not_counted_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Flatten(2), nn.Conv1d(8, 16, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    network.append(nn.Linear(16, 10))
+    with pytest.raises(ac.AdjCompressError, match="Layer 2 is a Conv1d: a width search counts two-dimensional convolutions"):
+        built(network, "macs=0.5", slim=("*",))
+
+
+def test_a_plan_says_what_it_leaves_of_the_budget() -> None:
+    found = built(TinyNet(), "macs=0.74").decide()
+    told = found.to_json()["search"]
+    assert told["part_of_budget"] == found.part_of_budget < 1 - TOLERANCE
+    assert told["shortcoming"] == found.shortcoming() and "More of them, with --alpha or --width-step" in told["shortcoming"]
+
+
+def test_a_search_whose_table_is_gone_or_another_is_not_restored(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    replace(a_table(TinyNet(), Grid(16, True), slower=5000), source=str(path)).write()
+    kept = built(TinyNet(), "macs=0.6", table=str(path)).settings()
+    assert SearchMethod.restore(TinyNet(), kept).table == kept["table"]
+    other = {**kept, "groups": [{**kept["groups"][0], "widths": [2, 16]}]}
+    with pytest.raises(ac.AdjCompressError, match="began with other candidate widths than this version makes"):
+        SearchMethod.restore(TinyNet(), other)
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ac.AdjCompressError, match=r"is not the latency table that the search began with: put that back"):
+        SearchMethod.restore(TinyNet(), kept)
+    path.unlink()
+    with pytest.raises(ac.AdjCompressError, match=r"table\.json is gone, by which the search began: put that back"):
+        SearchMethod.restore(TinyNet(), kept)
+
+
+def test_the_expected_latency_does_not_jump_where_another_candidate_becomes_the_likeliest() -> None:
+    full = Smooth()
+    network = search_network(full, slim=("*",))
+    cost = LatencyCost(full, Sizes(full, network.candidates), a_table(full, Grid(16, True), slower=2000), IMAGE)
+    logits = torch.randn(network.logits.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    for row in range(len(logits)):
+        tied = logits.clone()
+        tied[row, :2] = logits[row].max() + 1  # two likeliest candidates, then one a trifle more
+        values = []
+        for more in (-1e-6, 1e-6):
+            tied[row, 0] = tied[row, 1] + more
+            values.append(cost.expected(network._softmax(tied)).item())
+        assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
 def test_a_plan_under_a_latency_keeps_what_is_in_reserve(tmp_path: Path) -> None:
     table = a_table(TinyNet(), Grid(16, True), slower=5000)
     path = tmp_path / "table.json"

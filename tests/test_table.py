@@ -310,7 +310,7 @@ def test_what_the_table_does_not_hold_is_an_error_that_names_the_layer_and_the_c
     network = TinyNet()
     measure_table(path, network, IMAGE, slim=["first", "second"])
     known = LatencyTable.read(path)
-    command = rf"Measure it with adjcompress bench --table {path} --model NAME, and"
+    command = rf"Measure it with adjcompress bench --table {path} --model NAME --target one-core, and"
     with pytest.raises(ac.AdjCompressError, match=rf"does not know this network\. {command}"):
         known.predict(network, torch.zeros(1, 3, 64, 64))
     with pytest.raises(ac.AdjCompressError, match=rf"no times of this layer \(1x1 convolution, 8x8 px\)\. {command}"):

@@ -117,7 +117,12 @@ def decide(
     tried: Iterable[Choices] = _every(counts)
     if math.prod(counts) > _ENUMERATED:
         starts = _starts(scores, counts, measure, tolerance)
-        tried = [np.stack([_descend(start, score, counts, measure, tolerance) for start in starts])]
+        ends = np.stack([_descend(start, score, counts, measure, tolerance) for start in starts])
+        parts = measure(ends)
+        if not ((parts >= 1 - tolerance) & (parts <= 1)).any():  # the long way: from the narrowest, candidate by candidate
+            narrowest = np.zeros(len(counts), dtype=np.int64)
+            ends = np.concatenate([ends, _descend(narrowest, score, counts, measure, tolerance)[None]])
+        tried = [ends]
     best, rank = None, (-np.inf, -np.inf)
     for choices in tried:
         part, likelihood = measure(choices), score(choices)
@@ -139,7 +144,7 @@ def _every(counts: Sequence[int]) -> Iterator[Choices]:
 
 
 def _starts(scores: Floats, counts: Sequence[int], measure: Callable[[Choices], Floats], tolerance: float) -> list[Choices]:
-    """Choices to begin from: the likeliest at prices of the cost that bring it near the budget, and the narrowest of all."""
+    """Choices to begin from: the likeliest at prices of the cost that bring it near the budget."""
     offered = np.arange(scores.shape[1]) < np.array(counts)[:, None]
     likeliest = np.where(offered, scores, -np.inf).argmax(1)
     single = np.repeat(likeliest[None], offered.sum(), 0)
@@ -151,7 +156,7 @@ def _starts(scores: Floats, counts: Sequence[int], measure: Callable[[Choices], 
     part = measure(found)
     outside = np.maximum(part - 1, 0) + np.maximum(1 - tolerance - part, 0)
     above, below = (found[side][np.argsort(outside[side], kind="stable")[:_STARTS]] for side in (part > 1, part <= 1))
-    return [*above, *below, np.zeros_like(likeliest)]
+    return [*above, *below]
 
 
 def _descend(

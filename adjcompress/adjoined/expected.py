@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from adjcompress.cost import LatencyTable, Layer, layer_shapes
 from adjcompress.errors import AdjCompressError
 from adjcompress.widths import Candidates
+from adjcompress.widths.channels import Convolution
 from adjcompress.widths.planning import carriers
 
 Choices = NDArray[np.int64]
@@ -145,6 +146,12 @@ def parameters_cost(network: nn.Module, sizes: Sizes) -> EntriesCost:
 
 def macs_cost(network: nn.Module, sizes: Sizes, example: Tensor) -> EntriesCost:
     """MACs for one image of `example` (N, C, H, W): every weight of a layer works at every position of its output."""
+    for name, module in network.named_modules():
+        if isinstance(module, Convolution) and not isinstance(module, nn.Conv2d):
+            raise AdjCompressError(
+                f"Layer {name} is a {type(module).__name__}: a width search counts two-dimensional convolutions and linear "
+                "layers. Give the widths, with --method adjoined."
+            )
     uses = np.zeros(len(sizes.rows))
     full = 0
     for layer in layer_shapes(network, example):
@@ -159,7 +166,8 @@ class LatencyCost:
 
     A layer between two groups takes the mean of its measured times over both choices. Where several groups feed a layer, as
     after a concatenation, its time is interpolated at the expected width, and set right by the table's own value at the
-    likeliest choice. What the table lacks raises an AdjCompressError that says how to measure it.
+    likeliest choice, the more the surer that is: not at all where a candidate is not likelier than all others together, so that
+    it never jumps. What the table lacks raises an AdjCompressError that says how to measure it.
     """
 
     name = "latency"
@@ -191,8 +199,11 @@ class LatencyCost:
         if layers:
             decided = torch.zeros_like(choice).scatter_(1, choice.argmax(1, keepdim=True), 1.0)
             lengths, widths = self.sizes.lengths(decided), self._widths(choice.argmax(1).cpu().numpy()[None])[0]
+            sure = (2 * choice.amax(1) - 1).clamp(min=0)
             for number in layers:
-                left = left + self._ms(number, *widths[number]) - self._layer_ms(number, decided, lengths)
+                groups = sorted({group for side in self._sides[number] for group in side.groups})
+                apart = self._ms(number, *widths[number]) - self._layer_ms(number, decided, lengths)
+                left = left + sure[groups].prod() * apart
         return left
 
     def exact(self, choices: Choices) -> NDArray[np.float64]:
@@ -263,8 +274,16 @@ class _Side:
     """The widths that the inputs or outputs of a layer may have: one, those of one `group`, or knots to interpolate between."""
 
     widths: tuple[int, ...]
-    group: int | None = None
-    interpolated: bool = False
+    groups: tuple[int, ...] = ()
+
+    @property
+    def group(self) -> int | None:
+        """The group that alone decides."""
+        return self.groups[0] if len(self.groups) == 1 else None
+
+    @property
+    def interpolated(self) -> bool:
+        return len(self.groups) > 1
 
     @classmethod
     def of(cls, sizes: Sizes, dim: int, row: int, block: int) -> _Side:
@@ -274,10 +293,10 @@ class _Side:
             return cls((fixed,))
         if len(groups) == 1:
             own = kept[groups[0], : sizes.counts_of[groups[0]]].tolist()
-            return cls(tuple(fixed + int(count) for count in own), groups[0])
+            return cls(tuple(fixed + int(count) for count in own), tuple(groups))
         least, most = fixed + int(kept[:, 0].sum()), fixed + int(kept.max(1).sum())
         between = {round(width / block) * block for width in np.linspace(least, most, _KNOTS).tolist()}
-        return cls(tuple(sorted({least, most, *(width for width in between if least < width < most)})), None, True)
+        return cls(tuple(sorted({least, most, *(width for width in between if least < width < most)})), tuple(groups))
 
     def weights(self, choice: Tensor, length: Tensor) -> Tensor:
         """How much each of the widths counts, (widths,); differentiable."""

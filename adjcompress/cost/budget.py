@@ -38,7 +38,7 @@ class Budget:
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read "macs=0.45", "params=1.8M" or "latency=9ms@one-core"; a number up to 1 without a unit is a share."""
-        match = re.fullmatch(r"(\w+)=([0-9.]+(?:e[-+]?[0-9]+)?)([A-Za-z]*)(?:@([\w-]+))?", text.strip())
+        match = re.fullmatch(r"(\w+)\s*=\s*([0-9.]+(?:e[-+]?[0-9]+)?)([A-Za-z]*)(?:@([\w-]+))?", text.strip())
         if not match:
             raise AdjCompressError(f"--budget {text!r} is no budget. Examples: {_EXAMPLES}.")
         cost, number, unit, target = match.groups()
@@ -48,7 +48,7 @@ class Budget:
         except ValueError:
             raise AdjCompressError(f"--budget {text!r}: {number} is no number. Examples: {_EXAMPLES}.") from None
         if not (amount > 0 and math.isfinite(amount)):
-            raise AdjCompressError(f"--budget {text!r} must be above 0.")
+            raise AdjCompressError(f"--budget {text!r} must be above 0, and finite.")
         if target is not None:
             if cost != "latency":
                 raise AdjCompressError(f"--budget {text!r}: only a latency has a target; leave @{target} out.")
@@ -80,6 +80,7 @@ class Budget:
 
 def parse_budgets(texts: Sequence[str]) -> tuple[Budget, ...]:
     """Read several budgets, one in each text or several with commas between them; each cost may have one."""
+    texts = (texts,) if isinstance(texts, str) else texts
     budgets = tuple(Budget.parse(part) for text in texts for part in text.split(","))
     costs = [budget.cost for budget in budgets]
     for cost in costs:

@@ -237,8 +237,12 @@ class LatencyTable:
 
     @property
     def _remedy(self) -> str:
+        here = self.conditions
+        named = {cores: name for name, cores in TARGET_CORES.items()}
+        on = f"--target {named[here.threads]}" if here.threads in named and not here.spinning else f"--threads {here.threads}"
+        batch = f" --batch {here.batch}" if here.batch > 1 else ""
         return (
-            f"Measure it with adjcompress bench --table {self.source} --model NAME, "
+            f"Measure it with adjcompress bench --table {self.source} --model NAME {on}{batch}, "
             "and --image-size, --classes and --slim as they are there."
         )
 

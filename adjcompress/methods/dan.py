@@ -65,6 +65,8 @@ class Found:
             "costs": dict(self.costs),
             "full": dict(self.full),
             "uniform": [asdict(each) for each in self.uniform],
+            "part_of_budget": self.part_of_budget,
+            "shortcoming": self.shortcoming(),
         }
         return {**self.plan.to_json(), "search": search}
 
@@ -146,13 +148,20 @@ class SearchMethod(Search):
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SearchMethod:
         options = MethodOptions(**settings["options"])
         if options.table is not None and table_checksum(options.table) != settings["table"]:
+            there = Path(options.table).is_file()
+            wrong = "is not the latency table that the search began with" if there else "is gone, by which the search began"
+            raise AdjCompressError(f"{options.table} {wrong}: put that back, or train a new --run.")
+        method = cls.build(model, torch.zeros(*settings["example"]), options)
+        if method.settings()["groups"] != settings["groups"]:
             raise AdjCompressError(
-                f"{options.table} is not the latency table that the search began with: put that back, or train a new --run."
+                "The search began with other candidate widths than this version makes of its options: train a new --run."
             )
-        return cls.build(model, torch.zeros(*settings["example"]), options)
+        return method
 
     def settings(self) -> dict[str, Any]:
         options = {name: value for name, value in asdict(self.options).items() if name != "plan"}
+        if self.options.table is not None:
+            options["table"] = str(Path(self.options.table).resolve())
         return {
             "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
             "example": list(self.example.shape),
@@ -176,7 +185,7 @@ class SearchMethod(Search):
         drawn = network.draw(temperature, slope)
         outputs = network(images, drawn if choosing else drawn.detach())
         weight = self.options.weight * self._weight_at(progress)
-        loss = adjoint_loss(outputs.full, outputs.smalls, labels, weight, self.options.detach)
+        loss = adjoint_loss(outputs.full, outputs.smalls, labels, weight, self.options.detach, self.options.small_labels)
         if network.training:
             network.progress.fill_(progress)
             network.steps += 1
