@@ -58,6 +58,8 @@ class Job:
         deadline = began + 60 * arguments.minutes if arguments.minutes else None
         part, parts = map(int, arguments.part.split("/"))
         names = [name for name in self.ways if any(fnmatchcase(name, pattern) for pattern in arguments.only)]
+        if not names:
+            raise SystemExit(f"--only {' '.join(arguments.only)} matches no way. Ways: {', '.join(self.ways)}.")
         for name in names[part::parts]:
             trained(
                 self.folder / f"{name}-seed{arguments.seed}",
@@ -139,6 +141,8 @@ def rows_of(job: Job, data: ac.ImageData) -> tuple[list[dict[str, Any]], dict[st
         run = ac.open_run(folder)
         if Recipe(**run.config["recipe"]) != job.recipe(name):
             raise SystemExit(f"{folder} was trained by another recipe: give its --epochs, or another --folder.")
+        if [len(split) for split in (run.data().train, run.data().test)] != [len(split) for split in (data.train, data.test)]:
+            raise SystemExit(f"{folder} was trained on other images: give its --data and --limit.")
         method, results = run.method(), run.results()
         counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
         for label, network in method.deployables().items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from accuracy_ways import PROTOCOLS, TEACHER
 from record import RESULTS
+from shown import measured_on
 
 from adjcompress.files import write_text
 
@@ -52,7 +53,7 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
         f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
         "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
         f"One thread, ONNX Runtime, batch 1: {networks}. "
-        f"`{content['command']}`",
+        f"{measured_on(content)}. `{content['command']}`",
         "",
         "| way | full | small | epochs | images seen | MACs in training | seconds | precision | seeds |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
@@ -70,7 +71,7 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
             full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
             lines.append(
                 f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
-                f"{own[0]['training_macs'] / 1e12:.1f} T{taught_for(way, rows)} | "
+                f"{own[0]['training_macs'] / 1e12:.1f} T{taught_for(name, way, rows)} | "
                 f"{mean(row['seconds'] for row in own):.0f}{' *' * any(row.get('added') for row in own)} | "
                 f"{', '.join(sorted({row.get('precision', before) for row in own}))} | "
                 f"{', '.join(str(row['seed']) for row in own)} |"
@@ -91,10 +92,14 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
     return [*lines, "", f"![validation over the cost of training](accuracy_{name}.svg)", ""]
 
 
-def taught_for(way: str, rows: list[dict[str, Any]]) -> str:
+def taught_for(protocol: str, way: str, rows: list[dict[str, Any]]) -> str:
     """What the teacher of a way was trained for, which its own multiply-adds do not hold."""
+    if "distill" not in way:
+        return ""
+    if PROTOCOLS[protocol].weighted:
+        return "; its teacher's are not known"
     teachers = [row["training_macs"] for row in rows if row["way"] == TEACHER]
-    return f" + {teachers[0] / 1e12:.1f} T for its teacher" if "distill" in way and teachers else ""
+    return f" + {teachers[0] / 1e12:.1f} T for its teacher" if teachers else ""
 
 
 def spread(values: list[float]) -> str:

@@ -118,10 +118,11 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         "mixup": Way("adjoined, mixup 0.2", "adjoined", one, recipe={"mixup": 0.2}),
         "sandwich": Way("adjoined, alphas 4, 8 and 16 in one run", "adjoined", MethodOptions(alphas=SANDWICH)),
         "growing": Way(
-            "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared",
+            "small networks first, alphas 16, 8 and 4 joining in turn; then half from labels, targets detached; trunk shared; "
+            "at the adjoined run's cost",
             "adjoined",
             replace(own, alphas=SANDWICH, small_first=FIRST, trunk="shared", growing=True),
-            sizes.longer(sizes.first),
+            sizes.longer(_growing(protocol)),
         ),
     }
     if protocol.weighted:
@@ -147,6 +148,15 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         ours = {"labels-magnitude": labels, "first-magnitude": first}
         found = {**papers, **chosen, **ours, **alone, **longer, TEACHER: found[TEACHER]}
     return found
+
+
+def _growing(protocol: Protocol) -> float:
+    """What an image costs where small networks join in turn, from the narrowest on, and the full one at last."""
+    each = [Sizes.of(protocol, alpha) for alpha in sorted(SANDWICH, reverse=True)]
+    trunk = min(sizes.trunk for sizes in each)
+    beyond = [sizes.small - trunk for sizes in each]
+    alone = trunk + sum(sum(beyond[: joined + 1]) for joined in range(len(beyond))) / len(beyond)
+    return FIRST * alone + (1 - FIRST) * (each[0].full + sum(beyond))
 
 
 def _first(own: MethodOptions, widen: str, sizes: Sizes) -> Way:

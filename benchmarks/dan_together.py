@@ -23,7 +23,7 @@ alike for half of it, and the small network from the first step:
 
     adjcompress bench --table table.json --model resnet18 --image-size 32 --classes 100 --slim '*' --target one-core
     python benchmarks/dan_together.py train --data cifar100-20k.npz --cost latency --table table.json --alpha 4 --slim '*' \\
-        --random 3 --search-epochs 8 --plans expected uniform random0 random1 random2 --epochs 8 \\
+        --random 3 --search-epochs 6 --plans expected uniform random0 random1 random2 --epochs 8 \\
         --name dan_together_latency --folder dan-together-latency
 
 All networks are then exported as well, and timed side by side on one thread.

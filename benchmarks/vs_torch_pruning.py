@@ -35,7 +35,7 @@ import torch
 import torch_pruning
 from accuracy import training_macs
 from record import RESULTS, record
-from shown import BUSY, shown_ms
+from shown import BUSY, measured_on, shown_ms
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import fitted, timed
@@ -271,6 +271,8 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
         earlier = ac.open_run(before).results() or {}
         spent, seconds = spent + seen * earlier["epochs"] * job.full_macs, seconds + earlier["seconds"]
     return row | {
+        "epochs": results["epochs"],
+        "images": results["epochs"] * len(job.data.train),
         "accuracy": test[small]["accuracy"],
         "full_accuracy": test["full"]["accuracy"] if way in OURS else None,
         "training_macs": spent,
@@ -307,6 +309,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def write_page() -> None:
+    write_text(RESULTS / "vs_torch_pruning.md", page())
+
+
+def page() -> str:
     """results/vs_torch_pruning.md, from the JSON of every network."""
     lines = ["# Beside Torch-Pruning", ""]
     for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
@@ -317,21 +323,23 @@ def write_page() -> None:
             f"## {figures['model']} on {figures['data']}, at equal {equal}",
             "",
             f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
-            f"seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1. {ABOUT} {BUSY} "
+            f"seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1. {ABOUT} "
+            f"Seconds are of trainings beside others: compare multiply-adds. {BUSY} {measured_on(content)}. "
             f"`{content['command']}`",
             "",
-            "| way | small | full | parameters | MACs | one thread | bytes | MACs in training | seconds |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| way | small | full | parameters | MACs | one thread | bytes | epochs | images | MACs in training | seconds |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for row in figures["rows"]:
             whole = f"{100 * row['full_accuracy']:.2f} %" if row["full_accuracy"] is not None else ""
             lines.append(
                 f"| {row['way']} | {100 * row['accuracy']:.2f} % | {whole} | {row['parameters']:,} | "
                 f"{row['macs'] / 1e6:.1f} M | {shown_ms(row)} | {row['bytes'] / 1e3:.0f} kB | "
+                f"{row.get('epochs', '')} | {row.get('images', 0) / 1e3:,.0f} k | "
                 f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f} |"
             )
         lines += ["", f"![accuracy over multiply-adds of training]({path.stem}.svg)", ""]
-    write_text(RESULTS / "vs_torch_pruning.md", "\n".join(lines))
+    return "\n".join(lines)
 
 
 def main() -> None:

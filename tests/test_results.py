@@ -25,7 +25,14 @@ def test_the_readme_shows_the_results_that_are_committed(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("page", "script"),
-    [("dan", "dan_page"), ("accuracy", "accuracy_page"), ("substitutes", "substitutes"), ("supernets", "supernet_sweep")],
+    [
+        ("dan", "dan_page"),
+        ("accuracy", "accuracy_page"),
+        ("claims", "claims"),
+        ("vs_torch_pruning", "vs_torch_pruning"),
+        ("substitutes", "substitutes"),
+        ("supernets", "supernet_sweep"),
+    ],
 )
 def test_a_page_shows_the_results_that_are_committed(page: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
