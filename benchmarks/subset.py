@@ -54,9 +54,8 @@ def main() -> None:
     kept = balanced(data["y_train"], arguments.images)
     data |= {name: data[name][kept] for name in ("x_train", "y_train")}
     np.savez_compressed(arguments.output, **data)
-    print(
-        f"{arguments.output}: {len(kept):,} training images, {len(data['y_test']):,} for testing, {len(data['classes'])} classes"
-    )
+    found = f"{len(kept):,} training images, {len(data['y_test']):,} for testing, {len(data['classes'])} classes"
+    print(f"{arguments.output}: {found}")
 
 
 if __name__ == "__main__":
