@@ -93,7 +93,7 @@ def tiny_run(tmp_path: Path, trained_once: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def tiny_method(digits: ac.ImageData, alphas: tuple[float, ...] = (2,)) -> tuple[ac.ModelSpec, ac.AdjoinedMethod]:
-    spec = ac.ModelSpec("wrn_10_1", len(digits.classes), 32)
+    spec = ac.ModelSpec("cifar_resnet20", len(digits.classes), 32)
     torch.manual_seed(0)
     method = ac.AdjoinedMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=alphas))
     return spec, method

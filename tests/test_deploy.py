@@ -162,7 +162,7 @@ def test_what_is_extracted_equals_the_network_in_training(tiny_run: Run, images:
     results = tiny_run.results()
     assert results is not None
     assert report.package.accuracy["test"] == pytest.approx(results["test"]["alpha2"]["accuracy"])
-    assert report.full_parameters == 77_850 > report.package.parameters
+    assert report.full_parameters == 269_722 > report.package.parameters
     full = ac.extract_package(tiny_run, "full")
     assert full.path == Path("full.safetensors") and full.package.plan is None
 

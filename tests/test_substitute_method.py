@@ -114,7 +114,7 @@ def test_stages_are_found_by_default(model: str, expected: tuple[str, ...]) -> N
 
 
 def test_maps_are_of_the_named_layers_and_the_teacher_learns_nothing() -> None:
-    method, teacher = built(), ac.create_model("wrn_10_1", 10)
+    method, teacher = built(), ac.create_model("wrn_10_1", 10).eval()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     method.taught_by_(teacher, IMAGE)
     assert method.attention == ("layer1", "layer2", "layer3")
@@ -127,8 +127,8 @@ def test_maps_are_of_the_named_layers_and_the_teacher_learns_nothing() -> None:
     assert terms.parts["attention"].item() == pytest.approx(attention_loss(own, wanted).item(), rel=1e-4)
     assert terms.total.item() == pytest.approx((F.cross_entropy(logits, labels) + terms.parts["attention"]).item(), rel=1e-4)
     terms.total.backward()
-    assert not teacher.training
-    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert method.teacher is not None and not method.teacher.training
+    assert all(parameter.grad is None for parameter in (*teacher.parameters(), *method.teacher.parameters()))
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 

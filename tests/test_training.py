@@ -559,3 +559,14 @@ def test_a_run_goes_on_compiled_and_in_as_many_processes_as_it_began(tmp_path: P
     changed = config | {"compile": True, "processes": 2, "precision": "64"}
     (run.folder / "config.json").write_text(json.dumps(changed))
     assert hardware_of(ac.open_run(run.folder)) == ac.Hardware(devices=2, precision="64", compile=True)
+
+
+def test_thin_strided_pointwise_convolutions_are_not_trained_channels_last(digits: ac.ImageData, tmp_path: Path) -> None:
+    """In that order their backward pass writes beyond its memory, on CPUs with AVX2."""
+    orders = {}
+    for name, alpha in (("wrn_10_1", 8.0), ("cifar_resnet20", 2.0)):
+        model = ac.create_model(name, 10)
+        method = ac.AdjoinedMethod.build(model, torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(alpha,)))
+        ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), tmp_path / name)
+        orders[name] = model.layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert orders == {"wrn_10_1": False, "cifar_resnet20": True}

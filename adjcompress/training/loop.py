@@ -54,6 +54,8 @@ from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
 
+_VECTOR = 16  # places in a vector of AVX-512, twice those of AVX2
+
 
 def fit(
     method: Method,
@@ -129,7 +131,8 @@ class _Training:
         self.network = method.network
         self.network.to(fabric.device)
         # Tried on CPUs: in float32 most networks gain with AVX2 and none lose much; in bf16 they lose.
-        self.channels_last = fabric.device.type == "cuda" or precision_name(fabric) == "32"
+        on_cpu = precision_name(fabric) == "32" and not thin_strided_pointwise(self.network)
+        self.channels_last = fabric.device.type == "cuda" or on_cpu
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.augment = augmentation(recipe.augmentation, data)
@@ -261,7 +264,8 @@ class _Training:
         images = self.data.preprocessing.normalise(pixels)
         if self.recipe.mixup:
             images, labels = v2.MixUp(alpha=self.recipe.mixup, num_classes=len(self.data.classes))(images, labels)
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images, self._targets(labels)
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=order), self._targets(labels)
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Labels (N,) or (N, H, W), or, mixed or smoothed, probabilities (N, classes)."""
@@ -421,3 +425,16 @@ def _config(
         "versions": versions(),
         "machine": machine_facts().to_json(),
     }
+
+
+def thin_strided_pointwise(network: nn.Module) -> bool:
+    """Whether a network has a 1x1 convolution with a stride and fewer inputs than a vector has places.
+
+    Its backward pass in channels-last order writes beyond its memory on CPUs with AVX2 (oneDNN in torch 2.14, fewer than 8
+    inputs; 16 are what a vector of AVX-512 has).
+    """
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return any(
+        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < _VECTOR and layer.groups == 1
+        for layer in convolutions
+    )
