@@ -29,7 +29,7 @@ def beside_others() -> Rows:
             f"{other['kind']} {_percents(other)} at {other['macs'] / 1e6:.1f} M MACs and {shown_ms(other, 2)}"
             for other in (row, *others)
         )
-        text += "; decided before a latency kept some in reserve" * unreserved(row)
+        text += unreserved(row)
         budget = ", ".join(row["searched"]["budgets"])
         every = ", every layer" if row["level"].startswith("every-layer") else ""
         yield Row.of(
@@ -46,6 +46,7 @@ def together() -> Rows:
         "dan_together": "The same budget",
         "dan_patient": "The same budget, a search that chooses nothing for half of it",
         "dan_constant": "Eight layers of equal width, CIFAR-10",
+        "dan_together_latency": "Under the predicted latency of uniform alpha 4, every layer of ResNet-18",
     }
     for name, network in networks.items():
         together = read(name)
@@ -54,6 +55,11 @@ def together() -> Rows:
         spread = {kind: f" (deviation {100 * deviation:.2f})" for kind, deviation in deviations.items()}
         text = ", ".join(f"{kind} {100 * means[kind]:+.2f}{spread.get(kind, '')}" for kind in means if kind != "uniform")
         seeds = " and ".join(str(row["seed"]) for row in figures["rows"])
+        for row in (row for row in figures["rows"] if "timed" in row):
+            kinds = [kind for kind in row["timed"] if kind != "full"]
+            text += f"; measured (seed {row['seed']}): " + ", ".join(
+                f"{kind} {shown_ms(row['timed'][kind], 2)}" for kind in kinds
+            )
         yield Row.of(
             together,
             f"{network}, all small networks in one full network, {figures['images']:,} training images, "
@@ -124,7 +130,7 @@ def papers() -> Rows:
         f"{figure['macs'] / 1e9:.3f} G MACs ({figure['macs_fewer']:.2f}x fewer), {figure['parameters']:,} parameters "
         f"({figure['parameters_fewer']:.2f}x fewer)"
     )
-    what = f"ResNet-50 for ImageNet, likeliest widths under {' and '.join(figure['budgets'])} of a search on"
+    what = f"ResNet-50 for ImageNet, widths under {' and '.join(figure['budgets'])} by a search on"
     yield Row.of(papers, f"{what} {figure['searched_on']}", text)
 
 
