@@ -96,10 +96,9 @@ class Run:
         return method
 
 
-def open_run(folder: Path | None = None) -> Run:
+def open_run(folder: str | Path | None = None) -> Run:
     """Read a run; without a folder, the newest one of the working directory."""
-    if folder is None:
-        folder = latest_run()
+    folder = latest_run() if folder is None else Path(folder)
     path = folder / "config.json"
     if not path.is_file() and (folder / SEARCH / "config.json").is_file():
         raise AdjCompressError(
