@@ -567,6 +567,7 @@ def test_thin_strided_pointwise_convolutions_are_not_trained_channels_last(digit
     for name, alpha in (("wrn_10_1", 8.0), ("cifar_resnet20", 2.0)):
         model = ac.create_model(name, 10)
         method = ac.AdjoinedMethod.build(model, torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=(alpha,)))
-        ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), tmp_path / name)
+        fabric = ac.launch(ac.Hardware(precision="32"))
+        ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), tmp_path / name, fabric=fabric)
         orders[name] = model.layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert orders == {"wrn_10_1": False, "cifar_resnet20": True}
