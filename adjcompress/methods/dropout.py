@@ -94,9 +94,9 @@ def _blocks(module: nn.Module, name: str) -> Iterator[str]:
 
 def _is_chain(module: nn.Module) -> bool:
     """Whether a module is a chain of blocks of one kind."""
-    kinds = {type(each) for each in module.children()}
-    alike = isinstance(module, _CONTAINERS) and len(kinds) == 1 and not issubclass(kinds.copy().pop(), _CONTAINERS)
-    return alike and all(_weighted(each) >= 2 for each in module.children())
+    inside = list(module.children())
+    alike = isinstance(module, _CONTAINERS) and len({type(each) for each in inside}) == 1
+    return alike and all(_weighted(each) >= 2 and not isinstance(each, _CONTAINERS) for each in inside)
 
 
 def _weighted(module: nn.Module) -> int:

@@ -109,7 +109,7 @@ def _check_order(
 ) -> None:
     """Refuse a network that would compute something else: one whose layers mix channels, or hold them, in unknown ways."""
     trial = copy.deepcopy(network)
-    with evaluating(trial), torch.no_grad():
+    with evaluating(trial):
         images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
         before = trial(images)
         for group in groups:
