@@ -118,6 +118,11 @@ def _print(report: TableReport, name: str, example: Tensor) -> None:
         f"{report.path}: {name} at {size} px, {report.shapes} layer shapes at {report.points} widths; "
         f"{report.measured} times measured in {report.seconds:.0f} s"
     )
-    if report.unsettled:
-        click.echo(f"Not steady within the passes: {', '.join(report.unsettled[:4])}. Run it again on an idle machine.")
+    if report.check is not None:
+        predicted, measured = report.check.predicted_ms, report.check.measured_ms
+        click.echo(
+            f"Checked on a slice halfway: predicted {predicted:.3g} ms, took {measured:.3g} ms ({report.check.off:+.0%})"
+        )
+    if report.doubt is not None:
+        click.echo(report.doubt)
     click.echo("It predicts every width plan of this network: adjcompress.read_table(path).predict(network, example).")

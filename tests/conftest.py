@@ -146,7 +146,7 @@ def a_graph_table(network: GraphNetwork) -> LatencyTable:
         widths = (layer.channels_in, layer.channels_in), (layer.channels_out, layer.channels_out)
         points.setdefault(layer.shape, set()).update(grid.points(layer.shape, *widths))
     sweeps = [
-        Sweep(shape, tuple(sorted(own)), (tuple(0.1 + 0.01 * number for number in range(len(own))),))
+        Sweep(shape, tuple(sorted(own)), 3 * (tuple(0.1 + 0.01 * number for number in range(len(own))),))
         for shape, own in points.items()
     ]
     here = Conditions("made up", (), 1, "1", 1, 1, False)

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 import adjcompress as ac
 from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
 from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
+from adjcompress.data.splits import TensorSplit
 
 CPU = torch.device("cpu")
 
@@ -227,6 +228,19 @@ def test_two_processes_take_together_what_one_takes_with_twice_the_batch() -> No
     first, second = (epoch_batches(64, 8, 0, 3, rank, 2) for rank in (0, 1))
     for whole, left, right in zip(one, first, second, strict=True):
         assert torch.equal(whole, torch.cat([left, right]))
+
+
+def test_before_they_take_turns_steps_see_the_first_half_alone(digits: ac.ImageData) -> None:
+    pixels = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+    split = TensorSplit(pixels, torch.zeros(40, dtype=torch.long))
+    batches = TrainingBatches(split, central(digits.preprocessing), 10, 0, CPU, halves_after=0.375, epochs=4)
+    seen = [[set(images[:, 0, 0, 0].tolist()) for images, _ in batches.epoch(epoch)] for epoch in range(4)]
+    first = {image for step in seen[0] for image in step}
+    assert batches.steps == 4 and len(first) == 20  # six of sixteen steps: an epoch and a half
+    for number, step in enumerate(step for epoch in seen for step in epoch):
+        assert step <= first if number < 6 or number % 2 == 0 else not step & first
+    plain = TrainingBatches(split, central(digits.preprocessing), 10, 0, CPU, epochs=4)
+    assert {image for images, _ in plain.epoch(0) for image in images[:, 0, 0, 0].tolist()} == set(range(40))
 
 
 def test_an_epoch_can_begin_in_the_middle(digits: ac.ImageData) -> None:

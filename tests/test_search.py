@@ -268,7 +268,7 @@ def a_table(network: nn.Module, grid: Grid, slower: float = 1.0) -> LatencyTable
         low = (shape.group[0], shape.group[1]) if shape.kind == "grouped" else (3 if shape.kind == "stem" else 1, 1)
         points = grid.points(shape, (low[0], ins), (low[1], outs))
         times = tuple(slower * made_up_ms(shape, a, b) + (0.5 if layout == "plain" else 0) for layout, a, b in points)
-        sweeps.append(Sweep(shape, points, (times,)))
+        sweeps.append(Sweep(shape, points, 3 * (times,)))
     table = LatencyTable(grid, HERE, tuple(sweeps), {}, "made-up.json")
     small = layer_shapes(ac.slice_model(network, ac.plan_widths(network, IMAGE, 4)), IMAGE)
     rest = {end: 3 + 1e-6 * sum(layer.elements for layer in end) for end in (small, layers)}
@@ -474,6 +474,20 @@ def test_a_plan_under_a_latency_keeps_what_is_in_reserve(tmp_path: Path) -> None
         assert found.part_of_budget == pytest.approx(predicted / (asked * (1 - LATENCY_MARGIN))) and found.part_of_budget <= 1
         assert (found.part_of_budget >= 1 - TOLERANCE) == (found.shortcoming() is None)
     assert method.record()["search"]["costs"]["latency"]["budget"] == pytest.approx(asked / whole, rel=1e-4)
+
+
+def test_a_search_says_where_its_table_is_in_doubt(tmp_path: Path) -> None:
+    table, path = a_table(TinyNet(), Grid(16, True), slower=5000), tmp_path / "table.json"
+    replace(table, source=str(path)).write()
+    assert built(TinyNet(), "macs=0.6", table=str(path)).doubt() is None
+    moved = [
+        replace(each, passes_ms=tuple(tuple((1 + n) * ms for ms in each.passes_ms[0]) for n in range(3)))
+        for each in table.sweeps
+    ]
+    replace(table, sweeps=tuple(moved), source=str(path)).write()
+    method = built(TinyNet(), "macs=0.6", table=str(path))
+    assert f"{path} is in doubt: the times of layers that take 100% of this network still moved" in str(method.doubt())
+    assert method.decide().to_json()["search"]["doubt"] == method.doubt()
 
 
 def test_a_table_that_lacks_a_layer_or_means_other_cores_says_how_to_measure_it(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.bench import table, table_worker
 from adjcompress.bench.table import measure_table
-from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Layer, LayerShape, Sweep, fingerprint, layer_shapes
+from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, LayerShape, Sweep, fingerprint, layer_shapes
 from adjcompress.deploy.layout import block_channels, float_convolutions, optimised
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -72,10 +72,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
         yield ask
 
-    def anchors(network: nn.Module, example: Tensor, layers: tuple[Layer, ...], *_: object) -> tuple[Anchor, Anchor]:
-        small = ac.slice_model(network, ac.plan_widths(network, example, 4, align=4))
-        ends = (layer_shapes(small, example), layers)
-        return tuple(Anchor(end, 3 + sum(made_up_ms(la.shape, la.channels_in, la.channels_out) for la in end)) for end in ends)
+    def anchors(network: nn.Module, example: Tensor, known: LatencyTable, *_: object) -> tuple[Anchor, ...]:
+        layers = layer_shapes(network, example)
+        small, half = (ac.slice_model(network, ac.plan_widths(network, example, alpha, align=4)) for alpha in (4, 2))
+        smallest, full = (
+            Anchor(end, 3 + sum(made_up_ms(la.shape, la.channels_in, la.channels_out) for la in end))
+            for end in (layer_shapes(small, example), layers)
+        )
+        between = layer_shapes(half, example)
+        predicted = replace(known, anchors={fingerprint(layers): (smallest, full)}).predict_layers(between).total_ms
+        return smallest, Anchor(between, predicted), full
 
     monkeypatch.setattr(table, "_worker", worker)
     monkeypatch.setattr(table, "_anchors", anchors)
@@ -219,7 +225,7 @@ def test_a_prediction_is_the_sum_of_its_layers_and_the_rest(tmp_path: Path, aske
         assert [layer.ms for layer in estimate.per_layer[:-1]] == pytest.approx(expected)
         assert estimate.total_ms == pytest.approx(sum(layer.ms for layer in estimate.per_layer) + estimate.rest_ms)
     (anchors,) = known.anchors.values()
-    for anchor in anchors:
+    for anchor in (anchors[0], anchors[-1]):
         assert known.predict_layers(anchor.layers).total_ms == pytest.approx(anchor.measured_ms)
 
 
@@ -298,6 +304,66 @@ def test_passes_go_on_until_the_medians_rest() -> None:
     assert not replace(sweep, passes_ms=(steady, restless, restless)).settled(0.02, 5)
     assert replace(sweep, passes_ms=(steady, restless, restless)).settled(0.02, 3)
     assert replace(sweep, passes_ms=(steady, restless, steady)).medians_ms() == steady
+
+
+# --- what speaks against a table ------------------------------------------------------------------------------------
+
+
+def doubted(path: Path, network: nn.Module) -> str | None:
+    return LatencyTable.read(path).doubt(layer_shapes(network, IMAGE))
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_table_is_in_doubt_where_a_slice_halfway_takes_another_time(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    path, network = tmp_path / "table.json", TinyNet()
+    report = measure_table(path, network, IMAGE)
+    assert report.check is not None and report.check.off == pytest.approx(0) and report.doubt is None
+    assert measure_table(path, network, IMAGE).measured == 0
+
+    def slower(content: dict[str, Any]) -> None:
+        ((_, between, _),) = content["anchors"].values()
+        between["measured_ms"] *= 1.25
+
+    changed(path, slower)
+    before, check = list(asked), LatencyTable.read(path).check(layer_shapes(network, IMAGE))
+    assert check is not None and check.off == pytest.approx(-0.2)
+    assert rf"{path} is in doubt: it predicts 3." in str(doubted(path, network))
+    assert "Measure it with adjcompress bench --table" in str(doubted(path, network))
+    report = measure_table(path, network, IMAGE)  # no layer is worse than the others: all are measured again
+    assert asked == [*before, *before] and report.doubt is None and doubted(path, network) is None
+
+
+def test_a_table_is_in_doubt_where_much_of_it_was_not_steady(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    path, network = tmp_path / "table.json", ac.create_model("cifar_resnet20", 10)
+    measure_table(path, network, IMAGE)
+    layers, shares = layer_shapes(network, IMAGE), {}
+    per_layer = LatencyTable.read(path).predict_layers(layers).per_layer
+    for layer, told in zip(layers, per_layer, strict=True):
+        shares[layer.shape] = shares.get(layer.shape, 0.0) + told.ms / sum(each.ms for each in per_layer)
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    assert 2 * shares[least] < 0.1 < shares[most]
+    for shape, doubtful in ((least, False), (most, True)):
+
+        def restless(content: dict[str, Any], shape: LayerShape = shape) -> None:
+            for sweep in content["sweeps"]:
+                if LayerShape.from_json(content["shapes"][sweep["shape"]]) == shape:
+                    ms = sweep["passes_ms"][0]
+                    sweep["passes_ms"] = [ms, [2 * each for each in ms], [3 * each for each in ms]]
+
+        changed(path, restless)
+        assert set(LatencyTable.read(path).unsteady(layers)) == {least, shape}
+        assert (doubted(path, network) is not None) == doubtful
+    part = 2 * (shares[least] + shares[most])
+    assert f"layers that take {part / (1 + part / 2):.0%} of this network" in str(doubted(path, network))
+    asked.clear()
+    assert measure_table(path, network, IMAGE).doubt is None
+    assert {LayerShape(**task["shape"]) for task in asked} == {least, most}  # the others are kept
+    assert len(LatencyTable.read(path).anchors) == 1
 
 
 # --- what a table refuses -------------------------------------------------------------------------------------------
@@ -407,7 +473,12 @@ def test_a_table_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(time > 0 for sweep in known.sweeps for time in sweep.medians_ms())
     assert report.conditions == table.conditions() == known.conditions and known.differences(table.conditions()) == ()
     assert [done for done, _, _ in heard] == list(range(len(heard))) and heard[-1] == (7, 7, "done")
-    assert known.predict(Mixed(), IMAGE).total_ms == pytest.approx(next(iter(known.anchors.values()))[1].measured_ms)
+    smallest, between, full = next(iter(known.anchors.values()))
+    assert known.predict(Mixed(), IMAGE).total_ms == pytest.approx(full.measured_ms)
+    written = [sum(layer.elements for layer in anchor.layers) for anchor in (smallest, between, full)]
+    assert written == sorted(set(written))
+    check = known.check(layer_shapes(Mixed(), IMAGE))
+    assert check == report.check and check is not None and check.measured_ms == between.measured_ms > 0
     assert json.loads(json.dumps(report.to_json()))["measured"] == report.points == report.measured
 
 

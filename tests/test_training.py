@@ -220,7 +220,7 @@ class Exploding:
 
     name = "exploding"
     alone = None
-    halves = False
+    halves_after = None
 
     def __init__(self, network: nn.Module, step: int) -> None:
         self.network, self.left = network, step

@@ -20,13 +20,25 @@ from torch import Tensor, nn
 from adjcompress.bench.table_worker import graph
 from adjcompress.bench.targets import target as find_target
 from adjcompress.bench.targets import usable_cores
-from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Layer, LayerShape, Sweep, fingerprint, layer_shapes
+from adjcompress.cost import (
+    STEADY,
+    Anchor,
+    Check,
+    Conditions,
+    Grid,
+    LatencyTable,
+    Layer,
+    LayerShape,
+    Sweep,
+    fingerprint,
+    layer_shapes,
+)
 from adjcompress.cost.grid import Point
 from adjcompress.deploy import export_onnx
 from adjcompress.deploy.layout import block_channels, blocked_convolutions, optimised
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import machine_facts
-from adjcompress.widths import plan_widths, slice_model
+from adjcompress.widths import WidthPlan, plan_widths, slice_model
 from adjcompress.widths.channels import channel_groups
 
 _SWEEP_BYTES = 256 * 2**20  # weights of layers measured within one graph
@@ -41,7 +53,8 @@ Progress = Callable[[int, int, str], None]
 class TableReport:
     """A table that now knows a network: its shapes and times, what of it was measured just now, and how steady it was.
 
-    `unsettled`: layers whose medians still moved by more than the tolerance when the passes were used up.
+    `unsettled`: layers whose medians still moved by more than the tolerance when the passes were used up. `check`: a slice that
+    the table was not made from, predicted and measured. `doubt`: why not to trust it, if so.
     """
 
     path: Path
@@ -51,6 +64,8 @@ class TableReport:
     measured: int
     seconds: float
     unsettled: tuple[str, ...]
+    check: Check | None
+    doubt: str | None
     conditions: Conditions
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +83,7 @@ def measure_table(
     slim: Sequence[str] | None = None,
     keep: Sequence[str] | None = None,
     alpha: float = 16,
-    tolerance: float = 0.02,
+    tolerance: float = STEADY,
     max_passes: int = 5,
     progress: Progress = lambda done, total, text: None,
 ) -> TableReport:
@@ -77,9 +92,10 @@ def measure_table(
     `target` (bench/targets.py) sets threads and batch, and binds the process to its cores. `slim` and `keep` as in
     plan_widths, `example` (N, C, H, W) as in layer_shapes. All widths of a layer shape are measured
     side by side; passes over all shapes go on until the last changed a shape's medians by less than `tolerance`, at least
-    3 and at most `max_passes`. The file is replaced after every step, and what it holds is not measured again: a
-    measurement that was stopped goes on where it was, and a second network adds what it has of its own. A table made under
-    other conditions is an AdjCompressError. `progress` hears the steps done, how many there may be, and the next one.
+    3 and at most `max_passes`. Then the network is measured whole at both ends, and halfway, to check the predictions. The file
+    is replaced after every step, and what it holds is not measured again unless it is in doubt: a measurement that was
+    stopped goes on where it was, and a second network adds what it has of its own. A table made under other conditions is an
+    AdjCompressError. `progress` hears the steps done, how many there may be, and the next one.
     """
     if alpha < 1 or threads < 1 or batch < 1 or max_passes < 1:
         raise AdjCompressError(
@@ -91,15 +107,15 @@ def measure_table(
     table = _opened(path, here)
     layers = layer_shapes(network, example)
     wanted = _wanted(table.grid, layers, _reaches(network, example, layers, slim, keep, alpha))
-    table = _with_sweeps(table, wanted)
+    table = _with_sweeps(_without_doubtful(table, layers, tolerance, max_passes), wanted)
     known = table.knows(layers)
     total = len(table.sweeps) * max_passes + (not known)
     before = sum(len(sweep.points) * len(sweep.passes_ms) for sweep in table.sweeps)
     for round_ in range(max_passes):
         table = _pass(table, cores, round_, tolerance, max_passes, lambda done, text: progress(done, total, text))
     if not known:
-        progress(total - 1, total, f"{model} as a whole, at both ends")
-        anchors = _anchors(network, example, layers, table, cores, slim, keep, alpha)
+        progress(total - 1, total, f"{model} as a whole, at both ends and halfway")
+        anchors = _anchors(network, example, table, cores, slim, keep, alpha)
         table = replace(table, anchors={**table.anchors, fingerprint(layers): anchors})
         table.write()
     progress(total, total, "done")
@@ -112,6 +128,8 @@ def measure_table(
         measured=sum(len(sweep.points) * len(sweep.passes_ms) for sweep in table.sweeps) - before,
         seconds=time.perf_counter() - start,
         unsettled=tuple(str(sweep.shape) for sweep in own if not sweep.settled(tolerance, max_passes + 1)),
+        check=table.check(layers),
+        doubt=table.doubt(layers),
         conditions=table.conditions,
     )
 
@@ -215,6 +233,28 @@ def _with_sweeps(table: LatencyTable, wanted: dict[LayerShape, set[Point]]) -> L
     return replace(table, sweeps=tuple(sweeps))
 
 
+def _without_doubtful(table: LatencyTable, layers: Sequence[Layer], tolerance: float, max_passes: int) -> LatencyTable:
+    """The table without the times of these layers that are to be measured again, and without networks that they predict.
+
+    Where the table is in doubt, those that were not steady at the end; all of them where all were.
+    """
+    if not table.knows(layers) or table.doubt(layers) is None:
+        return table
+    shapes = {layer.shape for layer in layers}
+    own = [sweep for sweep in table.sweeps if sweep.shape in shapes and len(sweep.passes_ms) >= min(3, max_passes)]
+    again = [sweep for sweep in own if not sweep.steady(tolerance)] or own
+    gone = {sweep.shape for sweep in again}
+    return replace(
+        table,
+        sweeps=tuple(replace(sweep, passes_ms=()) if sweep in again else sweep for sweep in table.sweeps),
+        anchors={
+            name: anchors
+            for name, anchors in table.anchors.items()
+            if not any(layer.shape in gone for anchor in anchors for layer in anchor.layers)
+        },
+    )
+
+
 def _chunks(shape: LayerShape, points: Sequence[Point]) -> Iterator[tuple[Point, ...]]:
     """The points in portions whose weights fit into memory."""
     chunk: list[Point] = []
@@ -296,23 +336,30 @@ def _answer(process: subprocess.Popen[str], task: dict[str, Any], errors: Any) -
 def _anchors(
     network: nn.Module,
     example: Tensor,
-    layers: Sequence[Layer],
     table: LatencyTable,
     cores: Cores,
     slim: Sequence[str] | None,
     keep: Sequence[str] | None,
     alpha: float,
-) -> tuple[Anchor, Anchor]:
-    """The smallest network and the full one, measured whole, side by side."""
+) -> tuple[Anchor, ...]:
+    """The smallest network, one halfway (in the logarithm of its widths) and the full one, measured whole, side by side.
+
+    Each only once: a narrow network has none halfway.
+    """
+
+    def slice_at(alphas: dict[str, float]) -> tuple[WidthPlan, nn.Module]:
+        plan = plan_widths(network, example, alphas, slim, keep, max(table.grid.block_channels, _ALIGN))
+        return plan, slice_model(network, plan)
+
     groups = plan_widths(network, example, 1, slim, keep).groups
-    smallest = {group.name: float(min(alpha, group.channels)) for group in groups}
-    align = max(table.grid.block_channels, _ALIGN)
-    small = slice_model(network, plan_widths(network, example, smallest, slim, keep, align))
+    plan, smallest = slice_at({group.name: float(min(alpha, group.channels)) for group in groups})
+    _, halfway = slice_at({group.name: (group.channels / group.kept) ** 0.5 for group in plan.groups})
+    networks = {layer_shapes(each, example): each for each in (smallest, halfway, network)}
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / "small.onnx", Path(folder) / "full.onnx"]
+        files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
         images = torch.randn(7, *example.shape[1:], generator=torch.Generator().manual_seed(0))
-        for candidate, file in zip((small, network), files, strict=True):
+        for candidate, file in zip(networks.values(), files, strict=True):
             export_onnx(candidate, file, images)
         with _worker() as ask:
             times = ask({"networks": [str(file) for file in files], **_terms(table, cores, _NETWORK_SECONDS)})
-    return Anchor(layer_shapes(small, example), times[0]), Anchor(tuple(layers), times[1])
+    return tuple(Anchor(layers, ms) for layers, ms in zip(networks, times, strict=True))

@@ -4,7 +4,9 @@ from adjcompress.cost.budget import Budget, parse_budgets
 from adjcompress.cost.count import Counts, LayerCount, count
 from adjcompress.cost.grid import Grid
 from adjcompress.cost.latency import (
+    STEADY,
     Anchor,
+    Check,
     Conditions,
     LatencyEstimate,
     LatencyTable,
@@ -17,8 +19,10 @@ from adjcompress.cost.latency import (
 from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 
 __all__ = [
+    "STEADY",
     "Anchor",
     "Budget",
+    "Check",
     "Conditions",
     "Counts",
     "Grid",

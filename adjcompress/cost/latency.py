@@ -25,6 +25,10 @@ from adjcompress.files import write_text
 from adjcompress.machine import TARGET_CORES
 
 _FORMAT = 1
+STEADY = 0.02  # a sweep is steady when its last pass moved its medians by at most so much
+_MOVED = 0.05  # by how much a sweep moves that is not to be trusted,
+_SHAKY = 0.1  # what part of a network's time such layers may take, and
+_RIGHT = 0.1  # how far off a slice may be predicted, before a table is in doubt
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,16 @@ class Sweep:
     passes_ms: tuple[tuple[float, ...], ...] = ()
 
     def settled(self, tolerance: float, most: int) -> bool:
-        """Whether one more pass would tell nothing new: the last changed the medians by less than `tolerance` of their sum."""
+        """Whether it needs no further pass: it is steady, or was measured `most` times."""
+        return len(self.passes_ms) >= most or self.steady(tolerance)
+
+    def steady(self, tolerance: float = STEADY) -> bool:
+        """Whether the last of at least three passes changed the medians by less than `tolerance` of their sum."""
         if len(self.passes_ms) < 3:
-            return len(self.passes_ms) >= most
+            return False
         now, before = self.medians_ms(), replace(self, passes_ms=self.passes_ms[:-1]).medians_ms()
         change = sum(abs(new - old) for new, old in zip(now, before, strict=True))
-        return change <= tolerance * sum(now) or len(self.passes_ms) >= most
+        return change <= tolerance * sum(now)
 
     def medians_ms(self) -> tuple[float, ...]:
         return tuple(statistics.median(times) for times in zip(*self.passes_ms, strict=True))
@@ -69,6 +77,19 @@ class Anchor:
 
     layers: tuple[Layer, ...]
     measured_ms: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """A network that the table was not made from: what it predicts for it, and what it took."""
+
+    predicted_ms: float
+    measured_ms: float
+
+    @property
+    def off(self) -> float:
+        """Predicted too slow by this part, too fast where negative."""
+        return self.predicted_ms / self.measured_ms - 1
 
 
 @dataclass(frozen=True)
@@ -105,8 +126,9 @@ class LatencyEstimate:
 class LatencyTable:
     """Measured times of layers over a grid of widths, and what predicts a network from them.
 
-    `anchors`: by fingerprint the networks measured whole, from which alone the rest of that network and its slices is
-    known. `source` names the file in errors. Made by bench/table.py.
+    `anchors`: by fingerprint the networks measured whole: the smallest and the full one at the ends, from which alone the rest
+    of that network and its slices is known, and between them what is measured only to check predictions. `source` names the
+    file in errors. Made by bench/table.py.
     """
 
     grid: Grid
@@ -221,6 +243,39 @@ class LatencyTable:
         between = written[-1] - written[0]
         slope = (rests[-1] - rests[0]) / between if between else 0.0  # of a network that has one width only
         return Rest(rests[0] - slope * written[0], slope)
+
+    def check(self, layers: Sequence[Layer]) -> Check | None:
+        """The worst prediction of networks of these layers that were measured to check it; None where none was."""
+        checks = [
+            Check(self.predict_layers(anchor.layers).total_ms, anchor.measured_ms)
+            for anchor in self.anchors.get(fingerprint(layers), ())[1:-1]
+        ]
+        return max(checks, key=lambda check: abs(check.off), default=None)
+
+    def unsteady(self, layers: Sequence[Layer]) -> tuple[LayerShape, ...]:
+        """Shapes of these layers whose times still moved when they were last measured."""
+        shapes = {layer.shape for layer in layers}
+        return tuple(
+            dict.fromkeys(
+                sweep.shape for sweep in self.sweeps if sweep.shape in shapes and sweep.passes_ms and not sweep.steady(_MOVED)
+            )
+        )
+
+    def doubt(self, layers: Sequence[Layer]) -> str | None:
+        """Why predictions for a network of these layers, or its slices, are not to be trusted; None where they are."""
+        check, unsteady, found = self.check(layers), self.unsteady(layers), []
+        times = [(layer.shape, self._layer_ms(layer)) for layer in layers]
+        part = sum(ms for shape, ms in times if shape in unsteady) / sum(ms for _, ms in times)
+        if part > _SHAKY:
+            found.append(f"the times of layers that take {part:.0%} of this network still moved when they were last measured")
+        if check is not None and abs(check.off) > _RIGHT:
+            found.append(
+                f"it predicts {check.predicted_ms:.3g} ms for a slice of this network that took {check.measured_ms:.3g} ms"
+            )
+        if not found:
+            return None
+        again = "Done again on an idle machine, that measures anew what is in doubt."
+        return f"{self.source} is in doubt: {', and '.join(found)}. {self._remedy} {again}"
 
     def _unknown(self) -> AdjCompressError:
         return AdjCompressError(f"{self.source} does not know this network. {self._remedy}")

@@ -1,12 +1,14 @@
 """In which order and in which batches do images arrive?
 
 Order and draws follow from (seed, epoch, step) alone, so training can go on from any step as if it had never stopped. In
-every epoch each image is seen once: the batches of an epoch differ by at most one image, and none is dropped.
+every epoch each image is seen once: the batches of an epoch differ by at most one image, and none is dropped. Only where a
+half of the images is to be judged by later, the other half is seen twice before that.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -25,22 +27,35 @@ Batch = tuple[Tensor, Tensor]
 
 
 def epoch_batches(
-    images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1, halves: bool = False
+    images: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    halves: bool = False,
+    first_only: int = 0,
 ) -> list[Tensor]:
     """The image indices of every step of one epoch for process `rank` of `world`.
 
     `batch_size` is for one process. A step of all processes together takes the same images as one process with
     `world` times the batch. With `halves`, even steps take images of one half and odd steps of the other; which image
-    belongs to which half is the same in every epoch.
+    belongs to which half is the same in every epoch. Odd ones of the `first_only` first steps take the first half's, again.
     """
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
+    generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
+    order = torch.randperm(images, generator=generator)
     if not halves:
         batches = list(torch.tensor_split(order, steps_of(images, batch_size * world)))
     else:
         sides = torch.randperm(images, generator=torch.Generator().manual_seed(derived_seed("halves", seed))) < images // 2
         steps = steps_of(images - images // 2, batch_size * world)
-        parts = [torch.tensor_split(order[sides[order] == first], steps) for first in (True, False)]
-        batches = [batch for pair in zip(*parts, strict=True) for batch in pair]
+        again = torch.randperm(images, generator=generator)
+        one, other, twice = (
+            torch.tensor_split(drawn[sides[drawn] == first], steps)
+            for drawn, first in ((order, True), (order, False), (again, True))
+        )
+        odd = [twice[step] if 2 * step + 1 < first_only else other[step] for step in range(steps)]
+        batches = [batch for pair in zip(one, odd, strict=True) for batch in pair]
     return [torch.tensor_split(batch, world)[rank] for batch in batches]
 
 
@@ -70,7 +85,11 @@ def evaluation_batch(data: ImageData) -> int:
 
 
 class TrainingBatches:
-    """Batches of pixels, uint8 (N, 3, H, W), and labels, int64 (N,) or (N, H, W), on `device`, in a new order every epoch."""
+    """Batches of pixels, uint8 (N, 3, H, W), and labels, int64 (N,) or (N, H, W), on `device`, in a new order every epoch.
+
+    `halves_after`: from that part of a training of `epochs` on, steps take the two halves of the images in turn, as in
+    epoch_batches; before that all take the first half. None: no halves.
+    """
 
     def __init__(
         self,
@@ -82,14 +101,17 @@ class TrainingBatches:
         rank: int = 0,
         world: int = 1,
         workers: int | None = None,
-        halves: bool = False,
+        halves_after: float | None = None,
+        epochs: int = 1,
     ) -> None:
         check_batches(split, batch_size, world)
         self.split = split.to(device) if isinstance(split, TensorSplit) else split
         self._order = (len(split), batch_size, seed)
-        self._halves = halves
+        self._halves = halves_after is not None
         self._place = (rank, world)
-        self.steps = len(epoch_batches(*self._order, 0, *self._place, halves))
+        self.steps = len(epoch_batches(*self._order, 0, *self._place, self._halves))
+        total = epochs * self.steps
+        self._first_only = bisect_left(range(total), halves_after or 0.0, key=lambda step: step / total)
         self.device = device
         self._sampler = _EpochSampler()
         self._files: DataLoader[Any] | None = None
@@ -98,7 +120,8 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from step `start` on."""
-        batches = epoch_batches(*self._order, epoch, *self._place, self._halves)[start:]
+        first_only = self._first_only - epoch * self.steps
+        batches = epoch_batches(*self._order, epoch, *self._place, self._halves, first_only)[start:]
         if isinstance(self.split, TensorSplit):
             for indices in batches:
                 indices = indices.to(self.device)

@@ -214,6 +214,9 @@ class BudgetedMethod(Method):
         active = self.network.reach.active(self.network.decided())
         return float(parts_of(self.cost, active)[0]) if bool(active[0, -1]) else None
 
+    def doubt(self) -> str | None:
+        return self.cost.doubt if isinstance(self.cost, LatencyCost) else None
+
     def shortcoming(self) -> str | None:
         """What is to be said where the decided architecture is not within 5 % of the budget."""
         cost = self.decided_cost()

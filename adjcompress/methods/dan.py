@@ -46,6 +46,8 @@ class Found:
     uniform: tuple[Uniform, ...]
     part_of_budget: float
     """What the plan uses of its tightest budget, less what a latency keeps in reserve: at most 1."""
+    doubt: str | None = None
+    """Why not to trust the latency table that it was found by."""
 
     def shortcoming(self) -> str | None:
         """What is to be said where the plan uses less of the budget than it might."""
@@ -67,6 +69,7 @@ class Found:
             "uniform": [asdict(each) for each in self.uniform],
             "part_of_budget": self.part_of_budget,
             "shortcoming": self.shortcoming(),
+            "doubt": self.doubt,
         }
         return {**self.plan.to_json(), "search": search}
 
@@ -96,7 +99,7 @@ class SearchMethod(Search):
 
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
-        self.halves = options.halves
+        self.halves_after = self.warm_up if options.halves else None
         halves = "halves of the images, for weights and for widths, are those of one" if options.halves else None
         self.alone = RESTS if options.small_first else halves
         self.table = table_checksum(options.table)
@@ -174,12 +177,11 @@ class SearchMethod(Search):
         for each in (network.full, *network.smalls.values()):
             tell_progress_(each, progress)
         warming_up = progress < self.warm_up
-        odd = int(network.steps) % 2 == 1
-        choosing = not warming_up and (odd or not self.halves)
-        if self.halves:  # the weights never learn from the images that the widths are judged by
+        choosing = not warming_up and (not self.options.halves or int(network.steps) % 2 == 1)
+        if self.options.halves:  # the weights never learn from the images that the widths are judged by
             for parameter in (*network.full.parameters(), *network.smalls.parameters()):
-                parameter.requires_grad_(not odd)
-            network.logits.requires_grad_(odd)
+                parameter.requires_grad_(not choosing)
+            network.logits.requires_grad_(choosing)
         temperature = self.temperature_at(progress)
         part, slope = self._held_at_budget()
         drawn = network.draw(temperature, slope)
@@ -199,7 +201,7 @@ class SearchMethod(Search):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = nn.ModuleList([self.network.full, self.network.smalls])
-        choosing = (1 - self.warm_up) / (2 if self.halves else 1)  # the part of the steps in which they move
+        choosing = (1 - self.warm_up) / (2 if self.options.halves else 1)  # the part of the steps in which they move
         own = {"travel": _TRAVEL / choosing if choosing else 0.0}
         logits = {"name": "widths", "params": [self.network.logits], "weight_decay": 0.0, "own": own}
         return [*decay_groups(weights, weight_decay), logits]
@@ -228,6 +230,10 @@ class SearchMethod(Search):
         }
         temperature = self.temperature_at(float(network.progress))
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
+
+    def doubt(self) -> str | None:
+        latency = self.costs.get(LatencyCost.name)
+        return latency.table.doubt(latency.layers) if isinstance(latency, LatencyCost) else None
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
@@ -258,7 +264,8 @@ class SearchMethod(Search):
         full = {name: cost.full for name, cost in self.costs.items()}
         alphas = sorted({alpha for alpha in self.options.alphas or CANDIDATES if alpha > 1})
         uniform = tuple(self._uniform(alpha) for alpha in alphas)
-        return Found(plan, self._costs(decided), full, self.budgets, uniform, float(self.part_used(decided)[0]))
+        part = float(self.part_used(decided)[0])
+        return Found(plan, self._costs(decided), full, self.budgets, uniform, part, self.doubt())
 
     def _uniform(self, alpha: float) -> Uniform:
         free = self.network.free

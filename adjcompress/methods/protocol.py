@@ -43,8 +43,9 @@ class Method(Protocol):
     """What is trained and checkpointed."""
     alone: str | None = None
     """Why it trains in one process only; None: several may share the images."""
-    halves: bool = False
-    """Whether steps see the two halves of the training images in turn, the first half at even steps."""
+    halves_after: float | None = None
+    """From which part of the training on steps see the two halves of the images in turn, the first half at even steps; before
+    that all see the first half. None: no halves."""
     substitution: Substitution | None = None
     """Which of the model's convolutions are replaced, before any width is cut."""
 
@@ -86,6 +87,10 @@ class Method(Protocol):
     def record(self) -> dict[str, Any]:
         """What the epoch's line of the log holds beside losses and accuracy, by name; JSON."""
         return {}
+
+    def doubt(self) -> str | None:
+        """What its user must hear before the training begins; None where nothing speaks against it."""
+        return None
 
     def shortcoming(self) -> str | None:
         """What its user must hear at the end of the training; None where all is as asked."""

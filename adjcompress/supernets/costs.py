@@ -87,7 +87,10 @@ class ParametersCost:
 
 
 class LatencyCost:
-    """Milliseconds that a latency table predicts: its times of the layers that run, and the rest, as of the whole network."""
+    """Milliseconds that a latency table predicts: its times of the layers that run, and the rest, as of the whole network.
+
+    `doubt`: why not to trust the table, if so.
+    """
 
     name = "latency"
     tried = _TRIED
@@ -98,6 +101,7 @@ class LatencyCost:
         found = zip(layers, table.predict_layers(layers).per_layer, strict=True)
         times = [(layer.name, told.ms + rest.element_ms * layer.elements) for layer, told in found]
         self.per_node = _by_node(network.graph, times)
+        self.doubt = table.doubt(layers)
         self._base = rest.base_ms
         self.full = float(self.per_node.sum()) + self._base
 

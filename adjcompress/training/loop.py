@@ -144,7 +144,8 @@ class _Training:
             fabric.device,
             fabric.global_rank,
             fabric.world_size,
-            halves=method.halves,
+            halves_after=method.halves_after,
+            epochs=recipe.epochs,
         )
         self.step_loss = fabric.setup_module(_StepLoss(method))
         self.average: AveragedModel | None = None
@@ -315,7 +316,7 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
         raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
     check_batches(data.train, recipe.batch_size, processes)
     check_synchronisable(method.network, processes)
-    if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves) == 1:
+    if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
         check_single_images(method.deployables(), data.preprocessing.example(1))
 
 

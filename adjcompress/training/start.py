@@ -107,6 +107,8 @@ def train(
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_training(method, data, options.recipe, fabric.world_size)
+    if (doubt := method.doubt()) is not None and reporter is not None:
+        reporter.warn(doubt)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
