@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from claims_accuracy import accuracy_rows, log_rows, loss_rows
 from paper_counts import CLAIMS, published_count, small_of
 from record import RESULTS, record
 from shown import measured_on
@@ -145,60 +146,6 @@ def searched_rows() -> list[dict[str, Any]]:
     ]
 
 
-ACCURACY = (
-    ("the full network gains 3.58 (ResNet-50) and 5.55 points (ResNet-18)", "P1, CIFAR-100", "full", "standard", "full"),
-    ("the small network is at most 1.4 points below the full one alone", "P1", "small", "standard", "full"),
-    ("the small network beats one taught by the full one", "P1, all cases but one", "small", "distill", "small"),
-)
-"""Claims of accuracy: in words, from where, of which network, beside which way's, and beside which network of that."""
-
-
-def accuracy_rows() -> list[dict[str, Any]]:
-    """What the papers say of accuracy, beside what accuracy.py measured, by every protocol that was run."""
-    rows = []
-    for protocol, alphas in (("gpu", (4, 8, 16)), ("cpu", (8,))):
-        path = RESULTS / f"accuracy_{protocol}.json"
-        if not path.is_file():
-            continue
-        figures = json.loads(path.read_text())["figures"]
-        for alpha in alphas:
-            rows += accuracies(figures, protocol, f"adjoined{alpha}", f"alpha{alpha}")
-    measured = {row["claim"] for row in rows}
-    for claim, source, *_ in ACCURACY:
-        if claim not in measured:
-            command = "python benchmarks/accuracy.py train --protocol gpu --data cifar100.npz"
-            text = {"setting": "needs both ways of training by one protocol", "found": "not run", "figures": {}}
-            rows.append({"claim": claim, "source": source, **text, "command": command})
-    return rows
-
-
-def accuracies(figures: dict[str, Any], protocol: str, way: str, small: str) -> list[dict[str, Any]]:
-    """The three claims at one alpha, of the seeds that both ways were trained with."""
-    by_seed: dict[str, dict[int, dict[str, float]]] = {}
-    for row in figures["rows"]:
-        by_seed.setdefault(row["way"], {})[row["seed"]] = row["test"]
-    found = []
-    for claim, source, *labels in ACCURACY:
-        label, other, others = (small if each == "small" else each for each in labels)
-        seeds = sorted(by_seed.get(way, {}).keys() & {seed for seed, test in by_seed.get(other, {}).items() if others in test})
-        if not seeds:
-            continue
-        ours, theirs = ([by_seed[name][seed][key] for seed in seeds] for name, key in ((way, label), (other, others)))
-        means = [100 * sum(values) / len(seeds) for values in (ours, theirs)]
-        found.append(
-            {
-                "claim": claim,
-                "source": source,
-                "setting": f"{figures['model']}, {small.replace('alpha', 'alpha ')}, CIFAR-100 ({figures['images']:,} images), "
-                f"{figures['recipe']['epochs']} epochs, seed {', '.join(map(str, seeds))}",
-                "found": f"{means[0]:.2f} % against {means[1]:.2f} %: {means[0] - means[1]:+.2f} points",
-                "figures": {"ours": ours, "others": theirs},
-                "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
-            }
-        )
-    return found
-
-
 def sparse_rows() -> list[dict[str, Any]]:
     """What a file of an r_beta network takes, written three ways, each read again to the same weights."""
     name, classes, alpha, beta = SPARSE
@@ -289,7 +236,7 @@ def page() -> str:
 
 
 def main() -> None:
-    rows = [*parameter_rows(), *speed_rows(), *searched_rows(), *accuracy_rows(), *sparse_rows()]
+    rows = [*parameter_rows(), *speed_rows(), *searched_rows(), *accuracy_rows(), *log_rows(), *loss_rows(), *sparse_rows()]
     for row in rows:
         print(f"{row['claim']} ({row['source']}; {row['setting']}): {row['found']}")
     record("claims", {"rows": rows}, "counts exact; speed: see latency.json")

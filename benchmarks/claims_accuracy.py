@@ -1,0 +1,129 @@
+"""What the papers claim of accuracy, and their authors' logs, beside what accuracy.py measured: rows of claims.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from record import RESULTS
+
+ACCURACY = (
+    ("the full network gains 3.58 (ResNet-50) and 5.55 points (ResNet-18)", "P1, CIFAR-100", "full", "standard", "full"),
+    ("the small network is at most 1.4 points below the full one alone", "P1", "small", "standard", "full"),
+    ("the small network beats one taught by the full one", "P1, all cases but one", "small", "distill", "small"),
+)
+"""Claims of accuracy: in words, from where, of which network, beside which way's, and beside which network of that."""
+
+
+LOGS = {
+    "standard": {"full": 66.84},
+    "adjoined4": {"full": 68.01, "alpha4": 66.23},
+    "adjoined16": {"full": 69.81, "alpha16": 65.15},
+}
+"""Top-1 at the end of the authors' own logs, by way and network."""
+AUTHORS = "P1, the authors' logs, CIFAR-100, ResNet-50, 150 epochs"
+
+
+def log_rows() -> list[dict[str, Any]]:
+    """What the authors' logs end at, beside ours by their own setting."""
+    ends = {row["way"]: row for row in accuracy_by("gpu").get("rows", ()) if row["way"] in LOGS}
+    rows = []
+    for way, scores in LOGS.items():
+        ours = {label: 100 * ends[way]["test"][label] for label in scores} if way in ends else {}
+        rows.append(
+            {
+                "claim": f"{way}: {shown(scores)}",
+                "source": AUTHORS,
+                "setting": "protocol gpu",
+                "found": shown(ours) if ours else "not run",
+                "figures": ours,
+                "command": "python benchmarks/accuracy.py measure --protocol gpu --data cifar100.npz",
+            }
+        )
+    return rows
+
+
+def loss_rows() -> list[dict[str, Any]]:
+    """How the full network's validation loss goes in the authors' logs, and in ours by every protocol that was run."""
+    rows = []
+    for protocol in ("gpu", "cpu"):
+        figures, ends = accuracy_by(protocol), {}
+        for row in figures.get("rows", ()):
+            if row["way"] == "standard" or re.fullmatch(r"adjoined\d+", row["way"]):
+                losses = [point["loss"]["full"] for point in row["curve"]]
+                ends.setdefault(row["way"], (min(losses), losses.index(min(losses)) + 1, losses[-1]))
+        if len(ends) > 1 and "standard" in ends:
+            each = (
+                f"{way}: least {least:.3f} after epoch {at}, {last:.3f} at the end" for way, (least, at, last) in ends.items()
+            )
+            rows.append(
+                {
+                    "claim": "the full network's validation loss rises from epoch 17 on; in adjoined training it keeps falling",
+                    "source": AUTHORS,
+                    "setting": setting(figures),
+                    "found": "; ".join(each),
+                    "figures": ends,
+                    "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
+                }
+            )
+    return rows
+
+
+def shown(scores: dict[str, float]) -> str:
+    """Top-1 of each network."""
+    return ", ".join(f"{label} {score:.2f} %" for label, score in scores.items())
+
+
+def accuracy_by(protocol: str) -> dict[str, Any]:
+    """What accuracy.py measured by a protocol; nothing where it was not run."""
+    path = RESULTS / f"accuracy_{protocol}.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    return figures
+
+
+def setting(figures: dict[str, Any]) -> str:
+    """What was trained, on what, for how long."""
+    return f"{figures['model']}, CIFAR-100 ({figures['images']:,} images), {figures['recipe']['epochs']} epochs"
+
+
+def accuracy_rows() -> list[dict[str, Any]]:
+    """What the papers say of accuracy, beside what accuracy.py measured, by every protocol that was run."""
+    rows = []
+    for protocol, alphas in (("gpu", (4, 8, 16)), ("cpu", (8,))):
+        figures = accuracy_by(protocol)
+        for alpha in alphas if figures else ():
+            rows += accuracies(figures, protocol, f"adjoined{alpha}", f"alpha{alpha}")
+    told = {row["claim"] for row in rows}
+    for claim, source, *_ in ACCURACY:
+        if claim not in told:
+            command = "python benchmarks/accuracy.py train --protocol gpu --data cifar100.npz"
+            text = {"setting": "needs both ways of training by one protocol", "found": "not run", "figures": {}}
+            rows.append({"claim": claim, "source": source, **text, "command": command})
+    return rows
+
+
+def accuracies(figures: dict[str, Any], protocol: str, way: str, small: str) -> list[dict[str, Any]]:
+    """The three claims at one alpha, of the seeds that both ways were trained with."""
+    by_seed: dict[str, dict[int, dict[str, float]]] = {}
+    for row in figures["rows"]:
+        by_seed.setdefault(row["way"], {})[row["seed"]] = row["test"]
+    found = []
+    for claim, source, *labels in ACCURACY:
+        label, other, others = (small if each == "small" else each for each in labels)
+        seeds = sorted(by_seed.get(way, {}).keys() & {seed for seed, test in by_seed.get(other, {}).items() if others in test})
+        if not seeds:
+            continue
+        ours, theirs = ([by_seed[name][seed][key] for seed in seeds] for name, key in ((way, label), (other, others)))
+        means = [100 * sum(values) / len(seeds) for values in (ours, theirs)]
+        found.append(
+            {
+                "claim": claim,
+                "source": source,
+                "setting": f"{setting(figures)}, {small.replace('alpha', 'alpha ')}, seed {', '.join(map(str, seeds))}",
+                "found": f"{means[0]:.2f} % against {means[1]:.2f} %: {means[0] - means[1]:+.2f} points",
+                "figures": {"ours": ours, "others": theirs},
+                "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
+            }
+        )
+    return found
