@@ -37,7 +37,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         with system_errors(f"{path} could not be written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir() and path.exists() and not aside.exists():
+            if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             yield aside
             for written in [aside] if aside.is_file() else sorted(aside.iterdir()):

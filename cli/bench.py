@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 @click.option("--classes", type=int, help="With --table: classes of the network. [default: 1000, or the run's]")
 @click.option("--model-option", multiple=True, help="With --table: an argument of the network's constructor; repeatable.")
 @click.option("--slim", multiple=True, help="With --table: layers that may become slim, as for train; repeatable.")
+@click.option("--keep", multiple=True, help="With --table: layers that keep their width, as for train; repeatable.")
 @click.option(
     "-o",
     "--output",
@@ -80,6 +81,7 @@ def bench(
     classes: int | None,
     model_option: tuple[str, ...],
     slim: tuple[str, ...],
+    keep: tuple[str, ...],
     output: Path,
     as_json: bool,
     quiet: bool,
@@ -114,10 +116,10 @@ def bench(
     if table is not None:
         _check_table(files, counts, targets)
         refuse_with("--table", "executor", "engine", "reference", "duration", "output")
-        network = Asked(model, image_size, classes, model_options(model_option), slim)
+        network = Asked(model, image_size, classes, model_options(model_option), slim, keep)
         bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return
-    refuse_without("--table", "model", "image_size", "classes", "model_option", "slim")
+    refuse_without("--table", "model", "image_size", "classes", "model_option", "slim", "keep")
     packages: tuple[Path, ...] = ()
     if not files:
         files, reference, packages = _newest(engine, reference, quiet)

@@ -27,6 +27,7 @@ class Asked:
     classes: int | None
     model_options: Mapping[str, Any]
     slim: tuple[str, ...]
+    keep: tuple[str, ...]
 
 
 def bench_table(
@@ -42,18 +43,25 @@ def bench_table(
     import torch
 
     from adjcompress.bench import measure_table
+    from adjcompress.data.sources import check_sides
     from adjcompress.models import ModelSpec, check_takes
     from adjcompress.training import open_run
+    from adjcompress.training.teacher import packaged_model
 
-    slim, keep = asked.slim or None, None
+    check_sides(*(asked.image_size or ()))
+    slim, keep = asked.slim or None, asked.keep or None
     if asked.model is None:
         run = open_run(None)
         told = (run.config.get("notes") or {}).get("options", {})
-        if slim is None:
-            slim, keep = told.get("slim") or None, told.get("keep") or None
+        slim, keep = slim or told.get("slim") or None, keep or told.get("keep") or None
         height, width = asked.image_size or run.preprocessing.size
         options = {**run.model.options, **asked.model_options}
         spec = ModelSpec(run.model.name, asked.classes or len(run.classes), height, options)
+    elif asked.model.startswith("package:"):
+        spec = packaged_model(Path(asked.model.removeprefix("package:")))
+        height, width = asked.image_size or (spec.image_size, None)
+        options = {**spec.options, **asked.model_options}
+        spec = ModelSpec(spec.name, asked.classes or spec.num_classes, height, options)
     else:
         height, width = asked.image_size or (224, None)
         spec = ModelSpec(asked.model, asked.classes or 1000, height, asked.model_options)

@@ -32,8 +32,8 @@ _SECTIONS = {
     "--model",
     default="resnet18",
     show_default=True,
-    help="A torchvision, xresnet or cifar_resnet name, timm:NAME, package.module:function, or package:FILE: the network in a "
-    "package, with fresh weights (or with its own: --weights FILE).",
+    help="A torchvision name, xresnet*, cifar_resnet*, wrn_DEPTH_WIDTH, darts, neural_fabric or resnet_fabric, timm:NAME, "
+    "package.module:function, or package:FILE: the network in a package, with fresh weights (or with its own: --weights FILE).",
 )
 @click.option(
     "--data",
@@ -144,14 +144,14 @@ _SECTIONS = {
     type=float,
     default=0.0,
     show_default=True,
-    help="adjoined: part of the training in which the small networks learn alone, from labels; one process.",
+    help="adjoined, dan: part of the training in which the small networks learn alone, from labels; one process.",
 )
 @click.option(
     "--small-labels",
     type=float,
     default=0.0,
     show_default=True,
-    help="adjoined: part of the small networks' loss that is cross-entropy; the rest is the divergence.",
+    help="adjoined, dan: part of the small networks' loss that is cross-entropy; the rest is the divergence.",
 )
 @click.option("--growing", is_flag=True, help="With --small-first and several --alpha: the smallest begins, others join.")
 @click.option(
@@ -164,7 +164,7 @@ _SECTIONS = {
     "--trunk",
     default="own",
     show_default=True,
-    help="adjoined: layers before the first slim one are each network's own, or computed once for all (shared).",
+    help="adjoined, dan: layers before the first slim one are each network's own, or computed once for all (shared).",
 )
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
 @click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
@@ -249,7 +249,11 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
 
     if options["resume"]:
         before = hardware_of(begun_run(options["run"]))
-        own = {"precision": before.precision, "compile": before.compile, "devices": max(1, before.devices // options["nodes"])}
+        own = {
+            "precision": before.precision,
+            "compile": before.compile,
+            "devices": max(1, before.devices // max(1, options["nodes"])),
+        }
         options |= {name: value for name, value in own.items() if not given(ctx, name)}
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
     reporter: Reporter = Reporter() if quiet else ProgressReporter()
@@ -286,8 +290,9 @@ def _show_search(search: dict[str, Any], plan: Path) -> None:
     """What the widths that were found cost, beside what they might."""
     parts = [f"{name} {cost / search['full'][name]:.3f}" for name, cost in search["costs"].items()]
     click.echo(f"Widths: {plan}; of the full network's {', '.join(parts)}; asked: {', '.join(search['budgets'])}")
-    if search.get("shortcoming"):
-        click.echo(search["shortcoming"])
+    for told in ("shortcoming", "doubt"):
+        if search.get(told):
+            click.echo(search[told])
 
 
 def _train_options(options: dict[str, Any]) -> Any:

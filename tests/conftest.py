@@ -39,6 +39,20 @@ class TinyNet(nn.Module):
         return self.head(y.mean((2, 3)))
 
 
+class Split(nn.Module):
+    """One convolution whose outputs go two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, 2, 1)
+        self.first, self.second = nn.Conv2d(12, 8, 1), nn.Conv2d(12, 8, 3, 1, 1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = self.stem(images).chunk(2, 1)
+        return self.head(torch.cat((self.first(first), self.second(second)), 1).mean((2, 3)))
+
+
 def randomise_(network: nn.Module, seed: int = 0) -> nn.Module:
     """Random batch-norm weights, biases and statistics, so that no channel is zero and no branch is silent."""
     random = torch.Generator().manual_seed(seed)

@@ -30,7 +30,7 @@ OPTIONS = {
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
     "--max-drop --int8-keep --int8-for --ranges --json --quiet",
     "bench": "--reference --threads --batch --target --engine --executor --duration --table --model --image-size --classes "
-    "--slim --json --quiet",
+    "--slim --keep --json --quiet",
     "report": "-o --with --json --quiet",
 }
 TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_1", "--alpha", "2")
@@ -298,6 +298,9 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--batch-size", "1"), "With steps of one image, layer layer4.0.bn1 normalises by the variance of a single"),
         (("bench", "--table", "t.json", "--duration", "1"), "--duration"),
         (("bench", "--table", "t.json", "--engine", "torch"), "--engine"),
+        (("bench", "--table", "t.json", "--model", "resnet18", "--image-size", "-5"), "--image-size -5 is too small"),
+        (("train", "--model", "timm:resnet10t", "--model-option", "foo=1"), "timm:resnet10t does not take these arguments"),
+        (("train", "--nodes", "0"), "must be at least 1"),
         (("train", "--image-size", "4"), "--image-size 4 is too small"),
         (("train", "--validation", "0", "--data", "{npz}"), "--validation 0.0 must lie between 0 and 1"),
         (("train", "--limit", "0"), "--limit 0 must be at least 1"),

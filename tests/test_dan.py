@@ -226,10 +226,31 @@ def test_the_page_shows_the_search_or_says_that_it_cannot_be_read(dan_run: Any, 
     content = json.loads((folder / "plan.json").read_text())
     part = content["search"]["costs"]["macs"] / content["search"]["full"]["macs"]
     assert f">{part:.3f}<" in page and ">0.600<" in page
+    told = {**content["search"], "doubt": "the table is in doubt", "shortcoming": "too little was used"}
+    (folder / "plan.json").write_text(json.dumps({**content, "search": told}))
+    page = write_report(ac.open_run(folder)).read_text()
+    assert "the table is in doubt" in page and "too little was used" in page
     for damage in ("{", "[]", json.dumps({**content, "search": {}}), json.dumps({**content, "search": None})):
         (folder / "plan.json").write_text(damage)
         page = write_report(ac.open_run(folder)).read_text()
         assert "The search for widths cannot be read" in page and "Costs over the search" not in page
+
+
+def test_groups_that_importance_cannot_order_are_named_once_their_widths_are_found(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(ac.create_model("cifar_resnet20", 10).state_dict(), "weights.pth")
+    heard: list[str] = []
+
+    class Ears(ac.Reporter):
+        def warn(self, text: str) -> None:
+            heard.append(text)
+
+    monkeypatch.setattr("adjcompress.training.start.fit", lambda *_, **__: None)  # said before the network is trained
+    options = dan_options(digits, model="cifar_resnet20", importance="magnitude", weights=Path("weights.pth"))
+    train(options, Path("runs/dan"), reporter=Ears())
+    assert [text for text in heard if "--importance magnitude cannot order layer" in text]
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -136,6 +136,19 @@ def test_files_that_are_no_whole_package_are_refused(
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.parametrize("length", [0x4B50, 0x0280, 0x0480, 0x0580])  # begin as a zip's or a pickle's first bytes do
+def test_a_package_whose_header_is_as_long_as_a_pickle_begins_is_read(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "small.safetensors"
+    small_package(path)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    while length < header:
+        length += 0x10000
+    path.write_bytes(length.to_bytes(8, "little") + content[8:header].ljust(length) + content[header:])
+    assert path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+    assert ac.load_package(path)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
 def test_a_users_own_model_needs_its_module_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "code"
     folder.mkdir()

@@ -276,6 +276,10 @@ def test_a_teacher_of_other_classes_or_images_or_no_package_is_refused(here: Pat
     ac.save_package(spec.build(), "grey.safetensors", model=spec, classes=data.classes, preprocessing=other)
     with pytest.raises(ac.AdjCompressError, match="give one that was trained on images normalised alike"):
         read_teacher(Path("grey.safetensors"), spec, data)
+    larger = dataclasses.replace(data.preprocessing, image_size=64)
+    ac.save_package(spec.build(), "large.safetensors", model=spec, classes=data.classes, preprocessing=larger)
+    with pytest.raises(ac.AdjCompressError, match="was trained on 64x64 images, the data has 32x32"):
+        read_teacher(Path("large.safetensors"), spec, data)
     safetensors.torch.save_file({"a": torch.zeros(1)}, "odd.safetensors", {"adjcompress": "{}"})
     with pytest.raises(ac.AdjCompressError, match=r"odd\.safetensors is damaged: its metadata cannot be read"):
         read_teacher(Path("odd.safetensors"), spec, data)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyNet
+from conftest import Split, TinyNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.bench import table, table_worker
 from adjcompress.bench.table import measure_table
-from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, LayerShape, Sweep, fingerprint, layer_shapes
+from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Layer, LayerShape, Sweep, fingerprint, layer_shapes
 from adjcompress.deploy.layout import block_channels, float_convolutions, optimised
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -72,19 +72,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
         yield ask
 
-    def anchors(network: nn.Module, example: Tensor, known: LatencyTable, *_: object) -> tuple[Anchor, ...]:
-        layers = layer_shapes(network, example)
-        small, half = (ac.slice_model(network, ac.plan_widths(network, example, alpha, align=4)) for alpha in (4, 2))
-        smallest, full = (
-            Anchor(end, 3 + sum(made_up_ms(la.shape, la.channels_in, la.channels_out) for la in end))
-            for end in (layer_shapes(small, example), layers)
-        )
-        between = layer_shapes(half, example)
-        predicted = replace(known, anchors={fingerprint(layers): (smallest, full)}).predict_layers(between).total_ms
-        return smallest, Anchor(between, predicted), full
+    def with_anchors(known: LatencyTable, whole: dict[tuple[Layer, ...], nn.Module], *_: object) -> LatencyTable:
+        took = [3 + sum(made_up_ms(la.shape, la.channels_in, la.channels_out) for la in layers) for layers in whole]
+        measured = [Anchor(layers, ms) for layers, ms in zip(whole, took, strict=True)]
+        name = fingerprint(measured[0].layers)
+        known = replace(known, anchors={**known.anchors, name: tuple(measured[:2])})
+        for each in measured[2:]:
+            check = replace(each, measured_ms=known.predict_layers(each.layers).total_ms)
+            known = replace(known, checks={**known.checks, name: check})
+        return known
 
     monkeypatch.setattr(table, "_worker", worker)
-    monkeypatch.setattr(table, "_anchors", anchors)
+    monkeypatch.setattr(table, "_with_anchors", with_anchors)
     monkeypatch.setattr(
         table, "conditions", lambda threads=1, batch=1, spinning=False: replace(HERE, threads=threads, batch=batch)
     )
@@ -225,7 +224,7 @@ def test_a_prediction_is_the_sum_of_its_layers_and_the_rest(tmp_path: Path, aske
         assert [layer.ms for layer in estimate.per_layer[:-1]] == pytest.approx(expected)
         assert estimate.total_ms == pytest.approx(sum(layer.ms for layer in estimate.per_layer) + estimate.rest_ms)
     (anchors,) = known.anchors.values()
-    for anchor in (anchors[0], anchors[-1]):
+    for anchor in anchors:
         assert known.predict_layers(anchor.layers).total_ms == pytest.approx(anchor.measured_ms)
 
 
@@ -320,22 +319,45 @@ def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_a_table_is_in_doubt_where_a_slice_halfway_takes_another_time(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
-    path, network = tmp_path / "table.json", TinyNet()
+    path, network, other = tmp_path / "table.json", ac.create_model("cifar_resnet20", 10), ac.create_model("cifar_resnet32", 10)
+    layers = layer_shapes(network, IMAGE)
     report = measure_table(path, network, IMAGE)
+    before = list(asked)
     assert report.check is not None and report.check.off == pytest.approx(0) and report.doubt is None
+    measure_table(path, other, IMAGE)
     assert measure_table(path, network, IMAGE).measured == 0
 
     def slower(content: dict[str, Any]) -> None:
-        ((_, between, _),) = content["anchors"].values()
-        between["measured_ms"] *= 1.25
+        content["checks"][fingerprint(layers)]["measured_ms"] *= 1.25
+        content["sweeps"][-1]["passes_ms"][-1] = [1.01 * ms for ms in content["sweeps"][-1]["passes_ms"][-1]]
 
     changed(path, slower)
-    before, check = list(asked), LatencyTable.read(path).check(layer_shapes(network, IMAGE))
+    check = LatencyTable.read(path).check(layers)
     assert check is not None and check.off == pytest.approx(-0.2)
-    assert rf"{path} is in doubt: it predicts 3." in str(doubted(path, network))
+    assert f"{path} is in doubt: it predicts {check.predicted_ms:.3g} ms for a slice" in str(doubted(path, network))
     assert "Measure it with adjcompress bench --table" in str(doubted(path, network))
-    report = measure_table(path, network, IMAGE)  # no layer is worse than the others: all are measured again
-    assert asked == [*before, *before] and report.doubt is None and doubted(path, network) is None
+    asked.clear()
+    report = measure_table(path, network, IMAGE)
+    assert asked == before and report.doubt is None and doubted(path, network) is None  # all of it, not what moved most
+    assert LatencyTable.read(path).knows(layer_shapes(other, IMAGE))  # which was measured whole, and still takes that
+
+
+def test_a_table_from_before_there_were_checks_gets_one(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    path, network = tmp_path / "table.json", ac.create_model("cifar_resnet20", 10)
+    measure_table(path, network, IMAGE)
+    changed(path, lambda content: content.pop("checks"))
+    assert LatencyTable.read(path).check(layer_shapes(network, IMAGE)) is None
+    asked.clear()
+    report = measure_table(path, network, IMAGE)
+    assert report.check is not None and report.measured == 0 and not asked
+    narrow = measure_table(tmp_path / "narrow.json", TinyNet(), IMAGE)  # halfway is one of the ends
+    assert narrow.check is None and measure_table(tmp_path / "narrow.json", TinyNet(), IMAGE).measured == 0
+
+
+def test_a_network_whose_channels_go_two_ways_is_measured_whole(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    network = Split()
+    measure_table(tmp_path / "table.json", network, IMAGE, slim=["*"])
+    assert LatencyTable.read(tmp_path / "table.json").predict(network, IMAGE).total_ms > 3
 
 
 def test_a_table_is_in_doubt_where_much_of_it_was_not_steady(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
@@ -473,12 +495,12 @@ def test_a_table_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(time > 0 for sweep in known.sweeps for time in sweep.medians_ms())
     assert report.conditions == table.conditions() == known.conditions and known.differences(table.conditions()) == ()
     assert [done for done, _, _ in heard] == list(range(len(heard))) and heard[-1] == (7, 7, "done")
-    smallest, between, full = next(iter(known.anchors.values()))
+    ((smallest, full),), (between,) = known.anchors.values(), known.checks.values()
     assert known.predict(Mixed(), IMAGE).total_ms == pytest.approx(full.measured_ms)
     written = [sum(layer.elements for layer in anchor.layers) for anchor in (smallest, between, full)]
     assert written == sorted(set(written))
-    check = known.check(layer_shapes(Mixed(), IMAGE))
-    assert check == report.check and check is not None and check.measured_ms == between.measured_ms > 0
+    assert report.check == known.check(layer_shapes(Mixed(), IMAGE))
+    assert report.check is not None and report.check.measured_ms == between.measured_ms > 0
     assert json.loads(json.dumps(report.to_json()))["measured"] == report.points == report.measured
 
 

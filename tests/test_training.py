@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
-from adjcompress.methods import Terms, decay_groups
+from adjcompress.methods import Method, Terms, decay_groups
 from adjcompress.modes import evaluating
 from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
@@ -215,12 +215,10 @@ def test_latest_points_at_the_newest_run(tmp_path: Path, digits: ac.ImageData, m
         assert ac.open_run().folder.resolve() == Path(name).resolve()
 
 
-class Exploding:
+class Exploding(Method):
     """A method whose loss is not finite at one step."""
 
     name = "exploding"
-    alone = None
-    halves_after = None
 
     def __init__(self, network: nn.Module, step: int) -> None:
         self.network, self.left = network, step

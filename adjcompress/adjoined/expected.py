@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adjcompress.cost import LatencyTable, Layer, layer_shapes
+from adjcompress.cost import LatencyTable, layer_shapes
 from adjcompress.errors import AdjCompressError
 from adjcompress.widths import Candidates
 from adjcompress.widths.channels import Convolution
@@ -243,12 +243,6 @@ class LatencyCost:
             if layer.shape.tied:
                 inputs[:, number] = outputs[:, number] / layer.shape.group[1] * layer.shape.group[0]
         return np.stack([inputs, outputs], 2)
-
-    def _at(self, widths: NDArray[np.float64]) -> tuple[Layer, ...]:
-        return tuple(
-            replace(layer, channels_in=int(pair[0]), channels_out=int(pair[1]))
-            for layer, pair in zip(self.layers, widths, strict=True)
-        )
 
     def _side(self, number: int) -> tuple[_Side, _Side]:
         row = self.weights[number]

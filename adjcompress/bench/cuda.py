@@ -62,7 +62,11 @@ def _prepared(network: nn.Module, images: Tensor, warmup: int) -> Callable[[], o
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         ready(images)
-    return graph.replay
+
+    def replay(_weights: nn.Module = ready) -> None:  # kept alive: a graph holds no weights
+        graph.replay()
+
+    return replay
 
 
 def _once(run: Callable[[], object], device: torch.device) -> float:

@@ -22,7 +22,7 @@ from adjcompress.machine import Machine, machine_facts
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
 _STARTS = 3
 SEQUENTIAL, PARALLEL = EXECUTORS = ("sequential", "parallel")
-# Each engine and the files it runs; how to install it where it is an extra.
+# Each engine and the files it runs.
 ENGINES = {"onnxruntime": ".onnx", "openvino": ".onnx", "torch": ".safetensors"}
 
 

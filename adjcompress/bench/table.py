@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,12 +38,13 @@ from adjcompress.deploy import export_onnx
 from adjcompress.deploy.layout import block_channels, blocked_convolutions, optimised
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import machine_facts
-from adjcompress.widths import WidthPlan, plan_widths, slice_model
+from adjcompress.widths import plan_widths, slice_model
 from adjcompress.widths.channels import channel_groups
+from adjcompress.widths.planning import aligned, plan_at, slim_groups
 
 _SWEEP_BYTES = 256 * 2**20  # weights of layers measured within one graph
-_LAYER_SECONDS, _NETWORK_SECONDS = 1.0, 20.0  # for one pass over a sweep; for the two networks measured whole
-_ALIGN = 4  # the widths of the smallest network that is measured whole are rounded up to this
+_LAYER_SECONDS, _NETWORK_SECONDS = 1.0, 30.0  # for one pass over a sweep; for the networks measured whole, side by side
+_ALIGN = 4  # the widths of networks that are measured whole are rounded up to this
 Reach = tuple[tuple[int, int], tuple[int, int]]  # lowest and highest number of inputs, and of outputs
 Cores = tuple[int, ...]  # that a process is bound to; () to none
 Progress = Callable[[int, int, str], None]
@@ -107,16 +108,16 @@ def measure_table(
     table = _opened(path, here)
     layers = layer_shapes(network, example)
     wanted = _wanted(table.grid, layers, _reaches(network, example, layers, slim, keep, alpha))
-    table = _with_sweeps(_without_doubtful(table, layers, tolerance, max_passes), wanted)
-    known = table.knows(layers)
+    table = _with_sweeps(_without_doubtful(table, layers), wanted)
+    whole = _whole(network, example, max(table.grid.block_channels, _ALIGN), slim, keep, alpha)
+    known = table.knows(layers) and (fingerprint(layers) in table.checks or len(whole) < 3)
     total = len(table.sweeps) * max_passes + (not known)
     before = sum(len(sweep.points) * len(sweep.passes_ms) for sweep in table.sweeps)
     for round_ in range(max_passes):
         table = _pass(table, cores, round_, tolerance, max_passes, lambda done, text: progress(done, total, text))
     if not known:
         progress(total - 1, total, f"{model} as a whole, at both ends and halfway")
-        anchors = _anchors(network, example, table, cores, slim, keep, alpha)
-        table = replace(table, anchors={**table.anchors, fingerprint(layers): anchors})
+        table = _with_anchors(table, whole, example, cores)
         table.write()
     progress(total, total, "done")
     own = [sweep for sweep in table.sweeps if sweep.shape in wanted]
@@ -233,25 +234,19 @@ def _with_sweeps(table: LatencyTable, wanted: dict[LayerShape, set[Point]]) -> L
     return replace(table, sweeps=tuple(sweeps))
 
 
-def _without_doubtful(table: LatencyTable, layers: Sequence[Layer], tolerance: float, max_passes: int) -> LatencyTable:
-    """The table without the times of these layers that are to be measured again, and without networks that they predict.
-
-    Where the table is in doubt, those that were not steady at the end; all of them where all were.
-    """
-    if not table.knows(layers) or table.doubt(layers) is None:
+def _without_doubtful(table: LatencyTable, layers: Sequence[Layer]) -> LatencyTable:
+    """The table without the times of these layers that are in doubt, and without what was measured of the network whole."""
+    shapes, network = {layer.shape for layer in layers}, fingerprint(layers)
+    if not table.knows(layers) or any(not sweep.passes_ms for sweep in table.sweeps if sweep.shape in shapes):
+        return table  # still to be measured
+    again = table.doubtful(layers)
+    if not again:
         return table
-    shapes = {layer.shape for layer in layers}
-    own = [sweep for sweep in table.sweeps if sweep.shape in shapes and len(sweep.passes_ms) >= min(3, max_passes)]
-    again = [sweep for sweep in own if not sweep.steady(tolerance)] or own
-    gone = {sweep.shape for sweep in again}
     return replace(
         table,
-        sweeps=tuple(replace(sweep, passes_ms=()) if sweep in again else sweep for sweep in table.sweeps),
-        anchors={
-            name: anchors
-            for name, anchors in table.anchors.items()
-            if not any(layer.shape in gone for anchor in anchors for layer in anchor.layers)
-        },
+        sweeps=tuple(replace(sweep, passes_ms=()) if sweep.shape in again else sweep for sweep in table.sweeps),
+        anchors={name: anchors for name, anchors in table.anchors.items() if name != network},
+        checks={name: check for name, check in table.checks.items() if name != network},
     )
 
 
@@ -333,33 +328,35 @@ def _answer(process: subprocess.Popen[str], task: dict[str, Any], errors: Any) -
         raise AdjCompressError(f"ONNX Runtime could not run {task.get('networks') or task['shape']}: {text}") from error
 
 
-def _anchors(
-    network: nn.Module,
-    example: Tensor,
-    table: LatencyTable,
-    cores: Cores,
-    slim: Sequence[str] | None,
-    keep: Sequence[str] | None,
-    alpha: float,
-) -> tuple[Anchor, ...]:
-    """The smallest network, one halfway (in the logarithm of its widths) and the full one, measured whole, side by side.
+def _whole(
+    network: nn.Module, example: Tensor, align: int, slim: Sequence[str] | None, keep: Sequence[str] | None, alpha: float
+) -> dict[tuple[Layer, ...], nn.Module]:
+    """What is measured whole, by layers: the smallest network, the full one, and one halfway in the logarithm of its widths.
 
-    Each only once: a narrow network has none halfway.
+    Each once: a narrow network has none halfway.
     """
+    found = slim_groups(network, example, slim, keep)
+    least = [
+        aligned(group, group.channels / min(alpha, group.channels), align) if is_slim else group.channels
+        for group, is_slim in found
+    ]
+    half = [aligned(group, (kept * group.channels) ** 0.5, align) for group, kept in zip(found.groups, least, strict=True)]
+    smallest, halfway = (slice_model(network, plan_at(network, example, found.groups, kept)) for kept in (least, half))
+    return {layer_shapes(each, example): each for each in (smallest, network, halfway)}
 
-    def slice_at(alphas: dict[str, float]) -> tuple[WidthPlan, nn.Module]:
-        plan = plan_widths(network, example, alphas, slim, keep, max(table.grid.block_channels, _ALIGN))
-        return plan, slice_model(network, plan)
 
-    groups = plan_widths(network, example, 1, slim, keep).groups
-    plan, smallest = slice_at({group.name: float(min(alpha, group.channels)) for group in groups})
-    _, halfway = slice_at({group.name: (group.channels / group.kept) ** 0.5 for group in plan.groups})
-    networks = {layer_shapes(each, example): each for each in (smallest, halfway, network)}
+def _with_anchors(
+    table: LatencyTable, whole: Mapping[tuple[Layer, ...], nn.Module], example: Tensor, cores: Cores
+) -> LatencyTable:
+    """The table with networks measured whole, side by side: the first two as anchors, the third, if any, as a check."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
+        files = [Path(folder) / f"{number}.onnx" for number in range(len(whole))]
         images = torch.randn(7, *example.shape[1:], generator=torch.Generator().manual_seed(0))
-        for candidate, file in zip(networks.values(), files, strict=True):
+        for candidate, file in zip(whole.values(), files, strict=True):
             export_onnx(candidate, file, images)
         with _worker() as ask:
             times = ask({"networks": [str(file) for file in files], **_terms(table, cores, _NETWORK_SECONDS)})
-    return tuple(Anchor(layers, ms) for layers, ms in zip(networks, times, strict=True))
+    measured = [Anchor(layers, ms) for layers, ms in zip(whole, times, strict=True)]
+    name = fingerprint(measured[0].layers)
+    checks = {**table.checks, name: measured[2]} if len(measured) > 2 else table.checks
+    return replace(table, anchors={**table.anchors, name: tuple(measured[:2])}, checks=checks)

@@ -13,6 +13,7 @@ from adjcompress.cost.latency import (
     LayerLatency,
     Rest,
     Sweep,
+    check_same_table,
     table_checksum,
     table_for,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "LayerShape",
     "Rest",
     "Sweep",
+    "check_same_table",
     "count",
     "fingerprint",
     "layer_shapes",

@@ -126,9 +126,9 @@ class LatencyEstimate:
 class LatencyTable:
     """Measured times of layers over a grid of widths, and what predicts a network from them.
 
-    `anchors`: by fingerprint the networks measured whole: the smallest and the full one at the ends, from which alone the rest
-    of that network and its slices is known, and between them what is measured only to check predictions. `source` names the
-    file in errors. Made by bench/table.py.
+    `anchors`: by fingerprint the networks measured whole, smallest and full one, from which alone the rest of that network and
+    its slices is known; `checks`: one between them that nothing is made from. `source` names the file in errors. Made by
+    bench/table.py.
     """
 
     grid: Grid
@@ -136,6 +136,7 @@ class LatencyTable:
     sweeps: tuple[Sweep, ...] = ()
     anchors: Mapping[str, tuple[Anchor, ...]] = field(default_factory=dict)
     source: str = "table.json"
+    checks: Mapping[str, Anchor] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> LatencyTable:
@@ -157,6 +158,7 @@ class LatencyTable:
                     for name, anchors in content["anchors"].items()
                 },
                 str(source),
+                {name: _anchor_from_json(anchor, shapes, name) for name, anchor in content.get("checks", {}).items()},
             )
         except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise AdjCompressError(
@@ -175,18 +177,8 @@ class LatencyTable:
             "sweeps": [
                 {"shape": number[sweep.shape], "points": sweep.points, "passes_ms": sweep.passes_ms} for sweep in self.sweeps
             ],
-            "anchors": {
-                name: [
-                    {
-                        "measured_ms": anchor.measured_ms,
-                        "layers": [
-                            (layer.name, number[layer.shape], layer.channels_in, layer.channels_out) for layer in anchor.layers
-                        ],
-                    }
-                    for anchor in anchors
-                ]
-                for name, anchors in self.anchors.items()
-            },
+            "anchors": {name: [_anchor_to_json(each, number) for each in anchors] for name, anchors in self.anchors.items()},
+            "checks": {name: _anchor_to_json(check, number) for name, check in self.checks.items()},
         }
         write_text(Path(self.source), json.dumps(content) + "\n")
 
@@ -218,7 +210,7 @@ class LatencyTable:
             ) from None
 
     def rest_ms(self, layers: Sequence[Layer]) -> float:
-        """What a network takes beside its layers: a + b * (numbers its layers write), through the network's two anchors."""
+        """What a network takes beside its layers: a + b * (numbers its layers write), through the network's anchors."""
         rest = self.rest_of(layers)
         return rest.base_ms + rest.element_ms * sum(layer.elements for layer in layers)
 
@@ -234,7 +226,7 @@ class LatencyTable:
         return any(within(anchor) for anchor in self.anchors.get(fingerprint(layers), ()))
 
     def rest_of(self, layers: Sequence[Layer]) -> Rest:
-        """The line through the two anchors of the network that runs these layers, or slices of them."""
+        """The line through the anchors of the network that runs these layers, or slices of them."""
         if not self.knows(layers):
             raise self._unknown()
         anchors = self.anchors[fingerprint(layers)]
@@ -245,37 +237,40 @@ class LatencyTable:
         return Rest(rests[0] - slope * written[0], slope)
 
     def check(self, layers: Sequence[Layer]) -> Check | None:
-        """The worst prediction of networks of these layers that were measured to check it; None where none was."""
-        checks = [
-            Check(self.predict_layers(anchor.layers).total_ms, anchor.measured_ms)
-            for anchor in self.anchors.get(fingerprint(layers), ())[1:-1]
-        ]
-        return max(checks, key=lambda check: abs(check.off), default=None)
+        """What is predicted for a slice of the network of these layers that was measured to check it; None where none was."""
+        measured = self.checks.get(fingerprint(layers))
+        return None if measured is None else Check(self.predict_layers(measured.layers).total_ms, measured.measured_ms)
 
-    def unsteady(self, layers: Sequence[Layer]) -> tuple[LayerShape, ...]:
+    def unsteady(self, layers: Sequence[Layer]) -> frozenset[LayerShape]:
         """Shapes of these layers whose times still moved when they were last measured."""
         shapes = {layer.shape for layer in layers}
-        return tuple(
-            dict.fromkeys(
-                sweep.shape for sweep in self.sweeps if sweep.shape in shapes and sweep.passes_ms and not sweep.steady(_MOVED)
-            )
-        )
+        return frozenset(sweep.shape for sweep in self.sweeps if sweep.shape in shapes and not sweep.steady(_MOVED))
+
+    def doubtful(self, layers: Sequence[Layer]) -> frozenset[LayerShape]:
+        """Shapes of these layers whose times are not to be trusted: all where predictions are off, else what was not steady."""
+        check = self.check(layers)
+        if check is not None and abs(check.off) > _RIGHT:
+            return frozenset(layer.shape for layer in layers)
+        return self.unsteady(layers) if self._unsteady_part(layers) > _SHAKY else frozenset()
 
     def doubt(self, layers: Sequence[Layer]) -> str | None:
         """Why predictions for a network of these layers, or its slices, are not to be trusted; None where they are."""
-        check, unsteady, found = self.check(layers), self.unsteady(layers), []
-        times = [(layer.shape, self._layer_ms(layer)) for layer in layers]
-        part = sum(ms for shape, ms in times if shape in unsteady) / sum(ms for _, ms in times)
+        if not self.doubtful(layers):
+            return None
+        check, part, found = self.check(layers), self._unsteady_part(layers), []
         if part > _SHAKY:
             found.append(f"the times of layers that take {part:.0%} of this network still moved when they were last measured")
         if check is not None and abs(check.off) > _RIGHT:
             found.append(
                 f"it predicts {check.predicted_ms:.3g} ms for a slice of this network that took {check.measured_ms:.3g} ms"
             )
-        if not found:
-            return None
         again = "Done again on an idle machine, that measures anew what is in doubt."
         return f"{self.source} is in doubt: {', and '.join(found)}. {self._remedy} {again}"
+
+    def _unsteady_part(self, layers: Sequence[Layer]) -> float:
+        """What part of the time of these layers was not steady."""
+        unsteady, times = self.unsteady(layers), [(layer.shape, self._layer_ms(layer)) for layer in layers]
+        return sum(ms for shape, ms in times if shape in unsteady) / sum(ms for _, ms in times)
 
     def _unknown(self) -> AdjCompressError:
         return AdjCompressError(f"{self.source} does not know this network. {self._remedy}")
@@ -288,7 +283,8 @@ class LatencyTable:
         )
 
     def _anchored_layers(self) -> tuple[Layer, ...]:
-        return tuple(layer for anchors in self.anchors.values() for anchor in anchors for layer in anchor.layers)
+        whole = (*(anchor for anchors in self.anchors.values() for anchor in anchors), *self.checks.values())
+        return tuple(layer for anchor in whole for layer in anchor.layers)
 
     @property
     def _remedy(self) -> str:
@@ -338,12 +334,25 @@ def table_checksum(path: str | Path | None) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def check_same_table(path: str | Path | None, checksum: str | None) -> None:
+    """Refuse to go on with a search whose latency table is another file than it was, or gone."""
+    if path is not None and table_checksum(path) != checksum:
+        there = Path(path).is_file()
+        wrong = "is not the latency table that the search began with" if there else "is gone, by which the search began"
+        raise AdjCompressError(f"{path} {wrong}: put that back, or train a new --run.")
+
+
 def _sweep_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape]) -> Sweep:
     points = tuple((layout, channels_in, channels_out) for layout, channels_in, channels_out in data["points"])
     passes = tuple(tuple(float(time) for time in times) for times in data["passes_ms"])
     if any(len(times) != len(points) for times in passes):
         raise ValueError("a pass does not have a time for each point")
     return Sweep(shapes[data["shape"]], points, passes)
+
+
+def _anchor_to_json(anchor: Anchor, number: Mapping[LayerShape, int]) -> dict[str, Any]:
+    layers = [(layer.name, number[layer.shape], layer.channels_in, layer.channels_out) for layer in anchor.layers]
+    return {"measured_ms": anchor.measured_ms, "layers": layers}
 
 
 def _anchor_from_json(data: Mapping[str, Any], shapes: Sequence[LayerShape], network: str) -> Anchor:

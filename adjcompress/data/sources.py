@@ -62,11 +62,16 @@ def load_data(
     return data
 
 
-def read_data(spec: DataSpec) -> ImageData:
-    """Read the data set that `spec` describes."""
-    for side in (spec.image_size, spec.width):
+def check_sides(*sides: int | None) -> None:
+    """Refuse sides of images, in pixels, that no network takes."""
+    for side in sides:
         if side is not None and side < 8:
             raise AdjCompressError(f"--image-size {side} is too small: 8 pixels at least.")
+
+
+def read_data(spec: DataSpec) -> ImageData:
+    """Read the data set that `spec` describes."""
+    check_sides(spec.image_size, spec.width)
     path = Path(spec.source)
     if spec.width is not None and not is_segmentation(path):
         raise AdjCompressError(

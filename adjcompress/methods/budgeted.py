@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
+from adjcompress.cost import Budget, check_same_table, parse_budgets, table_checksum, table_for
 from adjcompress.data import IGNORED
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions, check_taken
@@ -112,10 +112,7 @@ class BudgetedMethod(Method):
     def cost(self) -> Cost:
         """What architectures cost: read, imported or measured when a training needs it, not where a run is only looked at."""
         options = self.options
-        if options.table is not None and table_checksum(options.table) != self.told.table:
-            raise AdjCompressError(
-                f"{options.table} is not the latency table that the search began with: put that back, or train a new --run."
-            )
+        check_same_table(options.table, self.told.table)
         cost = _cost(self.network.network, self.budget, options, self.example)
         cost.full = self.told.full  # of what is measured, as it was measured then
         return cost
@@ -123,7 +120,8 @@ class BudgetedMethod(Method):
     def settings(self) -> dict[str, Any]:
         names = ("budgets", "machines", "cost", "table", "samples_per_batch", "warm_up")
         kept = {name: getattr(self.options, name) for name in names}
-        options = {**kept, "budgets": list(kept["budgets"])}
+        table = None if self.options.table is None else str(Path(self.options.table).resolve())
+        options = {**kept, "budgets": list(kept["budgets"]), "table": table}
         return {"options": options, "example": list(self.example.shape), "told": asdict(self.told)}
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
@@ -136,7 +134,7 @@ class BudgetedMethod(Method):
             supervised = losses.sum() / counted.sum().clamp(min=1)
             return Terms(supervised + 0 * network.logits.sum(), {"cross_entropy": supervised})
         network.sharpness.fill_(_SHARPEST**along)
-        cost_slope = self._steered(along)
+        cost_slope = self._steer_(along)
         each = -(-len(images) // min(self.options.samples_per_batch, len(images)))
         drawn = network.draw(-(-len(images) // each))
         reached = network.reach.active(drawn)[:, -1].to(images.device)
@@ -167,7 +165,7 @@ class BudgetedMethod(Method):
         gates[~self.network.reach.active(gates)[:, -1]] = True  # a graph that hardly ever connects: the whole of it
         return gates
 
-    def _steered(self, along: float) -> Tensor:
+    def _steer_(self, along: float) -> Tensor:
         """Move the tilt so that drawn architectures cost what they should `along` the gates' training; the slope of cost.
 
         The slope, (gates,), is the gradient of the expected cost by the logits; costs are parts of the whole network's.

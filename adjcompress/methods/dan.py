@@ -20,7 +20,7 @@ from adjcompress.adjoined import SCHEDULES, adjoint_loss
 from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, check_reach, decide, used
 from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
-from adjcompress.cost import Budget, parse_budgets, table_checksum, table_for
+from adjcompress.cost import Budget, check_same_table, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, pick
 from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
 from adjcompress.methods.options import MethodOptions, check_taken
@@ -150,10 +150,7 @@ class SearchMethod(Search):
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SearchMethod:
         options = MethodOptions(**settings["options"])
-        if options.table is not None and table_checksum(options.table) != settings["table"]:
-            there = Path(options.table).is_file()
-            wrong = "is not the latency table that the search began with" if there else "is gone, by which the search began"
-            raise AdjCompressError(f"{options.table} {wrong}: put that back, or train a new --run.")
+        check_same_table(options.table, settings["table"])
         method = cls.build(model, torch.zeros(*settings["example"]), options)
         if method.settings()["groups"] != settings["groups"]:
             raise AdjCompressError(
@@ -183,7 +180,7 @@ class SearchMethod(Search):
                 parameter.requires_grad_(not choosing)
             network.logits.requires_grad_(choosing)
         temperature = self.temperature_at(progress)
-        part, slope = self._held_at_budget()
+        part, slope = self._hold_at_budget_()
         drawn = network.draw(temperature, slope)
         outputs = network(images, drawn if choosing else drawn.detach())
         weight = self.options.weight * self._weight_at(progress)
@@ -232,8 +229,8 @@ class SearchMethod(Search):
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
 
     def doubt(self) -> str | None:
-        latency = self.costs.get(LatencyCost.name)
-        return latency.table.doubt(latency.layers) if isinstance(latency, LatencyCost) else None
+        asked = [limit.cost for limit in self.limits if isinstance(limit.cost, LatencyCost)]
+        return asked[0].table.doubt(asked[0].layers) if asked else None
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
@@ -246,7 +243,7 @@ class SearchMethod(Search):
         widths together may cost far less than is expected, and what is left would be spent by accident; the expected widths
         cost about the budget. A group that is undecided moves more easily than one that is sure.
         """
-        self._held_at_budget()
+        self._hold_at_budget_()
         with torch.no_grad():
             choice = self.network.probabilities().cpu().numpy()
         scores = np.full(choice.shape, -1e9)
@@ -288,7 +285,7 @@ class SearchMethod(Search):
         (slope,) = torch.autograd.grad(part, logits)
         return part.detach(), slope
 
-    def _held_at_budget(self) -> tuple[Tensor, Tensor]:
+    def _hold_at_budget_(self) -> tuple[Tensor, Tensor]:
         """The part that is used, and its slope, after the tilt has followed the logits: Newton steps, mostly none or one."""
         network = self.network
         part, slope = self.expected_part()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from adjcompress.errors import AdjCompressError
@@ -66,10 +66,16 @@ class MethodOptions:
     dropout: float = 0.5
     dropout_blocks: float = 0.0
 
+    def at_plan(self, plan: WidthPlan) -> MethodOptions:
+        """The same at these widths, without what would choose others."""
+        nothing: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in _CHOOSES_WIDTHS}
+        return replace(self, plan=plan, **nothing)
+
 
 _WIDTHS = ("alphas", "slim", "keep", "align", "plan")
 _ADJOINT = ("beta", "schedule", "weight", "detach", "small_first", "small_labels", "widen", "trunk")
 _SUBSTITUTES = ("substitute", "setting", "substitute_layers", "dense_layers", "weight_decay_scaling", "budgets")
+_CHOOSES_WIDTHS = ("alphas", "slim", "keep", "align", "budgets", "table", "width_step", "halves")  # where no plan does
 _SEARCH = ("budgets", "table", "width_step", "halves", "search_epochs", "keep_weights")
 # The choices of every method, by their names in MethodOptions and TrainOptions; `seed` and `approximate` follow from others.
 TAKES: dict[str, frozenset[str]] = {
@@ -114,16 +120,12 @@ def check_taken(method: str, options: MethodOptions, others: Collection[str] = (
 
 def check_plan_alone(options: MethodOptions) -> None:
     """Refuse options that would choose widths where a plan gives them."""
-    clashing = {
-        "--alpha": bool(options.alphas),
-        "--slim": options.slim is not None,
-        "--keep": options.keep is not None,
-        "--align": options.align != 1,
-        "--budget": bool(options.budgets) and options.substitute is None,
-        "--table": options.table is not None,
-        "--width-step": options.width_step is not None,
-        "--halves": options.halves,
-    }
-    for option, given in clashing.items():
-        if given:
+    chosen = [
+        each.name
+        for each in fields(options)
+        if each.name in _CHOOSES_WIDTHS and _differ(getattr(options, each.name), each.default)
+    ]
+    for name in chosen:
+        if name != "budgets" or options.substitute is None:  # a substitution has a budget of its own
+            option = _option_name(name)
             raise AdjCompressError(f"--plan gives the widths, so {option} would do nothing: leave one of them out.")

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, first_line, pick
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
@@ -111,10 +111,7 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
     if name in _OURS:
         return _call(name, _OURS[name], {"num_classes": num_classes, **options})
     arguments = {**_TORCHVISION_DEFAULTS.get(name, {}), **options, "num_classes": num_classes}
-    try:
-        return _call(name, torchvision_models.get_model_builder(name), arguments)
-    except (TypeError, ValueError) as error:  # options that its constructor refuses behind its **kwargs
-        raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error
+    return _call_library(name, torchvision_models.get_model_builder(name), arguments)
 
 
 def takes_option(name: str, option: str) -> bool:
@@ -136,7 +133,7 @@ def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
     wanted = name.removeprefix("timm:")
     if not timm.is_model(wanted):
         pick({known: known for known in timm.list_models()[:2000] if known[:3] == wanted[:3]}, wanted, "timm's model")
-    return _call(name, timm.create_model, {"model_name": wanted, "num_classes": num_classes, **options})
+    return _call_library(name, timm.create_model, {"model_name": wanted, "num_classes": num_classes, **options})
 
 
 def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
@@ -188,6 +185,14 @@ def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any])
     except TypeError as error:
         raise AdjCompressError(f"Model {name} does not take these arguments: {error}.") from error
     return function(**arguments)
+
+
+def _call_library(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
+    """Call a library's constructor, which may refuse options behind its **kwargs."""
+    try:
+        return _call(name, function, arguments)
+    except (TypeError, ValueError) as error:
+        raise AdjCompressError(f"Model {name} does not take these arguments: {first_line(error)}.") from error
 
 
 def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple[int, ...] | None = ()) -> None:

@@ -168,10 +168,11 @@ def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
     if not path.is_file():
         raise AdjCompressError(f"{path} does not exist: packages are made by adjcompress extract.")
     with path.open("rb") as file:
-        start = file.read(8)
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        start = file.read(9)
+    fits = len(start) == 9 and struct.unpack("<Q", start[:8])[0] < path.stat().st_size  # the header's length, before it
+    if not (fits and start[8:] == b"{") and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise AdjCompressError(f"{path} is a pickle, which can run code when opened: it is refused. Packages are safetensors.")
-    if len(start) < 8 or struct.unpack("<Q", start)[0] > path.stat().st_size:
+    if not fits:
         raise AdjCompressError(f"{path} is damaged or no package: its header is cut off. Extract it again.")
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -16,7 +16,7 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.report.architecture import Learnt, read_learnt
 from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Setting, Timing, number, read_deployed
 from adjcompress.report.pictures import Pictures, read_pictures
-from adjcompress.report.searched import Searched, read_searched
+from adjcompress.report.searched import Searched, notices_of, read_searched
 from adjcompress.report.words import printable
 from adjcompress.training import Run
 from adjcompress.widths import WidthPlan
@@ -104,7 +104,7 @@ class RunFacts:
     learnt: Learnt | None
     pictures: Pictures | None
     problems: tuple[str, ...]
-    shortcoming: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def segmentation(self) -> bool:
@@ -122,7 +122,7 @@ class RunFacts:
 
 
 def gather(run: Run) -> RunFacts:
-    """Read a run's folder. Its networks are rebuilt to be counted where no extraction has; no data set is read."""
+    """Read a run's folder. Its networks are rebuilt to be counted, where that is possible; no data set is read."""
     problems: list[str] = []
     results = _results(run, problems)
     epochs = _epochs(run, problems)
@@ -149,7 +149,7 @@ def gather(run: Run) -> RunFacts:
         learnt=learnt,
         pictures=pictures,
         problems=(*problems, *([deployed.problem] if deployed.problem else [])),
-        shortcoming=printable(results["shortcoming"]) if results.get("shortcoming") else None,
+        notices=(*notices_of(results), *(searched.notices if searched else ())),
     )
 
 

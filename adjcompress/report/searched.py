@@ -31,7 +31,8 @@ class Plan:
 class Searched:
     """A search: by epoch the part of every cost that was expected, and of every group's channels.
 
-    `budgets`: the parts that were allowed. `plans`: the one that was decided on, and uniform ones beside it.
+    `budgets`: the parts that were allowed. `plans`: the one that was decided on, and uniform ones beside it. `notices`: what
+    its user must hear.
     """
 
     epochs: tuple[int, ...]
@@ -39,6 +40,7 @@ class Searched:
     budgets: Mapping[str, float]
     kept: Mapping[str, tuple[float, ...]]
     plans: tuple[Plan, ...]
+    notices: tuple[str, ...]
 
 
 def read_searched(run: Run, problems: list[str]) -> Searched | None:
@@ -65,10 +67,16 @@ def read_searched(run: Run, problems: list[str]) -> Searched | None:
                 Plan("searched", plan.groups, {name: _known(cost) / full[name] for name, cost in told["costs"].items()}),
                 *(_uniform(each, plan, full) for each in told["uniform"]),
             ),
+            notices=notices_of(told),
         )
     except (AdjCompressError, OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
         problems.append(f"The search for widths cannot be read ({type(error).__name__}: {printable(error)}).")
         return None
+
+
+def notices_of(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a training's results, or a plan, say that its user must hear."""
+    return tuple(printable(told[key]) for key in ("doubt", "shortcoming") if told.get(key))
 
 
 def _uniform(told: Mapping[str, Any], plan: WidthPlan, full: Mapping[str, float]) -> Plan:

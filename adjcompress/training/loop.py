@@ -97,6 +97,8 @@ def fit(
     reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
     if precision_name(fabric) == "bf16" and fabric.device.type == "cpu" and emulates_bf16():
         reporter.warn("This CPU has no instructions for bf16 and emulates it, which is far slower: take --precision 32.")
+    if (doubt := method.doubt()) is not None:
+        reporter.warn(doubt)
     if resume and found is None:
         raise AdjCompressError(
             f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
@@ -216,6 +218,8 @@ class _Training:
             results["test"] = {name: score.to_json() for name, score in scores.items()}
             if self.data.segmentation and self.fabric.is_global_zero:
                 write_pictures(self.folder, self.method.deployables(), self.data)
+        if (doubt := self.method.doubt()) is not None:
+            results["doubt"] = doubt
         if (shortcoming := self.method.shortcoming()) is not None:
             results["shortcoming"] = shortcoming
             self.reporter.warn(shortcoming)

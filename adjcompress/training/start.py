@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from adjcompress.data import DataSpec, ImageData, check_asked, read_data
 from adjcompress.errors import AdjCompressError, pick
@@ -101,20 +101,17 @@ def train(
     search = _first_phase(options)
     first: type[Method] = search or make_method
     method = first.build(model, data.preprocessing.example(2), options.method_options)
-    if options.importance is not None and reporter is not None:
-        _warn_of_places(options.importance, model, method, data.preprocessing.example(2), reporter)
     if isinstance(method, Taught) and options.teacher is not None:
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_training(method, data, options.recipe, fabric.world_size)
-    if (doubt := method.doubt()) is not None and reporter is not None:
-        reporter.warn(doubt)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
     run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
     if not search:
+        job.warn_of_places(method, model)
         return job.fit(method, options.recipe)
     if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
         raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
@@ -207,18 +204,35 @@ class _Job:
         else:
             search = cast(Search, open_run(folder).method())
         found = search.decide()
-        if (shortcoming := found.shortcoming()) is not None and self.reporter:
-            self.reporter.warn(shortcoming)
+        if (shortcoming := found.shortcoming()) is not None:
+            self._warn(shortcoming)
         if self.fabric.is_global_zero:
             write_text(self.run / PLAN, json.dumps(found.to_json(), indent=1) + "\n")
         model = _fresh_model(options, self.spec, self.data)
         if options.keep_weights:
             model.load_state_dict(search.deployables()["full"].state_dict())
-        searched: dict[str, Any] = {"alphas": (), "slim": None, "keep": None, "align": 1}
-        searched |= {"budgets": (), "table": None, "width_step": None, "halves": False}
-        chosen = replace(options.method_options, plan=found.plan, **searched)
+        chosen = options.method_options.at_plan(found.plan)
         method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
+        self.warn_of_places(method, model)
         return self.fit(method, options.recipe)
+
+    def warn_of_places(self, method: Method, model: nn.Module) -> None:
+        """Say which groups are cut at the channels that happen to be last, and not at the least important ones."""
+        if self.options.importance is None:
+            return
+        plans = [plan for name in method.deployables() if (plan := method.plan_of(name)) is not None]
+        example = self.data.preprocessing.example(2)
+        names = sorted({name for plan in plans for name in kept_by_place(model, plan, example)})
+        if names:
+            self._warn(
+                f"--importance {self.options.importance} cannot order {', '.join(names)}, whose channels shortcuts without "
+                "weights pick by their places: of these the first are kept. Keep them whole with --keep, where that costs too "
+                "much."
+            )
+
+    def _warn(self, text: str) -> None:
+        if self.reporter is not None and self.fabric.is_global_zero:
+            self.reporter.warn(text)
 
     def _then(self) -> dict[str, Any]:
         """What the second phase needs: the weights that it starts from as well, from wherever it is resumed."""
@@ -266,17 +280,6 @@ def _check(options: TrainOptions) -> None:
     if options.attention and options.teacher is None:
         raise AdjCompressError("--attention needs a --teacher: a run, a package or a weights file of the dense network.")
     _check_plan(options)
-
-
-def _warn_of_places(importance: str, model: nn.Module, method: Method, example: Tensor, reporter: Reporter) -> None:
-    """Say which groups are cut at the channels that happen to be last, and not at the least important ones."""
-    plans = [plan for name in method.deployables() if (plan := method.plan_of(name)) is not None]
-    names = sorted({name for plan in plans for name in kept_by_place(model, plan, example)})
-    if names:
-        reporter.warn(
-            f"--importance {importance} cannot order {', '.join(names)}, whose channels shortcuts without weights pick by "
-            "their places: of these the first are kept. Keep them whole with --keep, where that costs too much."
-        )
 
 
 def _check_plan(options: TrainOptions) -> None:

@@ -18,7 +18,8 @@ from adjcompress.training.run import open_run
 def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Module, TeacherFile]:
     """A trained network to learn from: of a run (its full network), of a package, or `model` with a weights file.
 
-    A run or package of other classes, or that sees its images otherwise than `data` shows them, is an AdjCompressError.
+    A run or package of other classes, or whose images were normalised or sized otherwise than those of `data`, is an
+    AdjCompressError.
     """
     if path.is_dir():
         run = open_run(path)
@@ -52,6 +53,12 @@ def _check_alike(path: Path, classes: Sequence[str], preprocessing: Preprocessin
         raise AdjCompressError(
             f"--teacher {path} normalises images by {preprocessing.mean} and {preprocessing.std}, the data by {own.mean} and "
             f"{own.std}: give one that was trained on images normalised alike."
+        )
+    if preprocessing.size != own.size:
+        theirs, ours = ("x".join(map(str, size)) for size in (preprocessing.size, own.size))
+        raise AdjCompressError(
+            f"--teacher {path} was trained on {theirs} images, the data has {ours}: give one that was trained on that size, or "
+            "--image-size."
         )
 
 
