@@ -11,7 +11,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from adjcompress.errors import AdjCompressError, first_line, nearest_first, pick
 from adjcompress.seeds import derived_seed
 from adjcompress.widths import Certificate
 from adjcompress.widths.certificate import certify
+from adjcompress.widths.planning import named_by
 
 AUTO = "auto"
 _FEWEST_IMAGES = 16
@@ -230,9 +231,14 @@ class _Work:
         """Mean squared change of the logits on calibration images when this layer alone computes in 8 bits."""
         path = self.folder / "probed.onnx"
         path.write_bytes(self.quantised([other for other in self.layers if other != layer]).SerializeToString())
-        before, after = runner(self.source), runner(path)
-        probes = self.calibration[: -(-_PROBES // _CALIBRATION_BATCH)]
-        return float(np.mean([(before(images) - after(images)).square().mean().item() for images in probes]))
+        after = runner(path)
+        return float(np.mean([(before - after(images)).square().mean().item() for images, before in self._probes]))
+
+    @cached_property
+    def _probes(self) -> list[tuple[np.ndarray, Tensor]]:
+        """Calibration images, and the logits of the network in float for them."""
+        before = runner(self.source)
+        return [(images, before(images)) for images in self.calibration[: -(-_PROBES // _CALIBRATION_BATCH)]]
 
     def quantised(self, keep: Sequence[str]) -> onnx.ModelProto:
         """The graph with every layer but `keep` in 8 bits."""
@@ -360,7 +366,7 @@ def _patterns(options: Int8Options, layers: Sequence[str]) -> tuple[str, ...]:
     for pattern in options.keep:
         if pattern == AUTO:
             continue
-        named = [layer for layer in layers if fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")]
+        named = [layer for layer in layers if named_by(layer, pattern)]
         if not named:
             near = ", ".join(nearest_first(pattern, layers)[:6])
             raise AdjCompressError(f"--int8-keep {pattern!r} matches no layer with weights; near it: {near}.")

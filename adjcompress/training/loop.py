@@ -48,13 +48,13 @@ from adjcompress.training.checkpoint import (
 from adjcompress.training.evaluate import Evaluation, evaluate_split
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
+from adjcompress.training.memory_order import channels_last
+from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
 from adjcompress.training.recipe import Recipe, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
-
-_VECTOR = 16  # places in a vector of AVX-512, twice those of AVX2
 
 
 def fit(
@@ -132,9 +132,7 @@ class _Training:
         self.fabric, self.reporter, self.checkpoint_minutes = fabric, reporter, checkpoint_minutes
         self.network = method.network
         self.network.to(fabric.device)
-        # Tried on CPUs: in float32 most networks gain with AVX2 and none lose much; in bf16 they lose.
-        on_cpu = precision_name(fabric) == "32" and not thin_strided_pointwise(self.network)
-        self.channels_last = fabric.device.type == "cuda" or on_cpu
+        self.channels_last = channels_last(self.network, fabric)
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.augment = augmentation(recipe.augmentation, data)
@@ -230,7 +228,7 @@ class _Training:
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, from where it was left; return the means of its losses and the images per second."""
         first = self.start.step if epoch == self.start.epoch else 0
-        meter = _Meter(self.start.sums if first and self.fabric.is_global_zero else {})
+        meter = Meter(self.start.sums if first and self.fabric.is_global_zero else {})
         steps, world = self.batches.steps, self.fabric.world_size
         began, images, loss = time.monotonic(), 0, None
         self.network.train()
@@ -343,44 +341,6 @@ class _StepLoss(nn.Module):
         return {"loss": terms.total, **terms.parts}
 
 
-_COUNT = "images of "
-
-
-class _Meter:
-    """Means of scalars over those images of an epoch that had them, summed on their device."""
-
-    def __init__(self, sums: Mapping[str, float]) -> None:
-        found = dict(sums)
-        if (images := found.pop("images", None)) is not None:  # as versions before kept it, of all names together
-            found |= {f"{_COUNT}{name}": images for name in list(found)}
-        self._sums: dict[str, Tensor | float] = dict(found)
-        self._latest: Tensor | None = None
-
-    def add(self, terms: Mapping[str, Tensor], images: int) -> None:
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double() * images
-            self._sums[f"{_COUNT}{name}"] = self._sums.get(f"{_COUNT}{name}", 0.0) + images
-        self._latest = terms["loss"].detach()
-
-    @property
-    def latest(self) -> Tensor:
-        """The last batch's loss, still on its device: reading it waits for the step."""
-        assert self._latest is not None
-        return self._latest
-
-    def sums(self) -> dict[str, float]:
-        return {name: float(value) for name, value in self._sums.items()}
-
-    def means(self, fabric: Fabric) -> dict[str, float]:
-        """Means over the images of all processes."""
-        sums = self.sums()
-        names = sorted(sums)
-        total = fabric.all_reduce(torch.tensor([sums[name] for name in names], device=fabric.device), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        by_name = dict(zip(names, total.tolist(), strict=True))
-        return {name: by_name[name] / by_name[f"{_COUNT}{name}"] for name in names if not name.startswith(_COUNT)}
-
-
 @contextmanager
 def _averaged(method: Method, average: AveragedModel | None) -> Iterator[None]:
     """Within the block the method's network is the one with averaged weights, where there is one."""
@@ -430,16 +390,3 @@ def _config(
         "versions": versions(),
         "machine": machine_facts().to_json(),
     }
-
-
-def thin_strided_pointwise(network: nn.Module) -> bool:
-    """Whether a network has a 1x1 convolution with a stride and fewer inputs than a vector has places.
-
-    Its backward pass in channels-last order writes beyond its memory on CPUs with AVX2 (oneDNN in torch 2.14, fewer than 8
-    inputs; 16 are what a vector of AVX-512 has).
-    """
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return any(
-        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < _VECTOR and layer.groups == 1
-        for layer in convolutions
-    )

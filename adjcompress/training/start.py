@@ -211,6 +211,7 @@ class _Job:
         model = _fresh_model(options, self.spec, self.data)
         if options.keep_weights:
             model.load_state_dict(search.deployables()["full"].state_dict())
+        search.network.cpu()  # the second phase has the device to itself
         chosen = options.method_options.at_plan(found.plan)
         method = METHODS[options.method].build(model, self.data.preprocessing.example(2), chosen)
         self.warn_of_places(method, model)
