@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from statistics import mean
 from typing import Any
 
 from record import RESULTS
@@ -27,16 +28,16 @@ AUTHORS = "P1, the authors' logs, CIFAR-100, ResNet-50, 150 epochs"
 
 def log_rows() -> list[dict[str, Any]]:
     """What the authors' logs end at, beside ours by their own setting."""
-    ends = {row["way"]: row for row in accuracy_by("gpu").get("rows", ()) if row["way"] in LOGS}
-    rows = []
+    measured, rows = accuracy_by("gpu").get("rows", ()), []
     for way, scores in LOGS.items():
-        ours = {label: 100 * ends[way]["test"][label] for label in scores} if way in ends else {}
+        own = [row for row in measured if row["way"] == way]
+        ours = {label: 100 * mean(row["test"][label] for row in own) for label in scores} if own else {}
         rows.append(
             {
                 "claim": f"{way}: {shown(scores)}",
                 "source": AUTHORS,
                 "setting": "protocol gpu",
-                "found": shown(ours) if ours else "not run",
+                "found": f"{shown(ours)} (seed {', '.join(str(row['seed']) for row in own)})" if own else "not run",
                 "figures": ours,
                 "command": "python benchmarks/accuracy.py measure --protocol gpu --data cifar100.npz",
             }
@@ -49,13 +50,14 @@ def loss_rows() -> list[dict[str, Any]]:
     rows = []
     for protocol in ("gpu", "cpu"):
         figures, ends = accuracy_by(protocol), {}
-        for row in figures.get("rows", ()):
+        for row in sorted(figures.get("rows", ()), key=lambda row: row["seed"]):
             if row["way"] == "standard" or re.fullmatch(r"adjoined\d+", row["way"]):
                 losses = [point["loss"]["full"] for point in row["curve"]]
-                ends.setdefault(row["way"], (min(losses), losses.index(min(losses)) + 1, losses[-1]))
+                ends.setdefault(row["way"], (min(losses), losses.index(min(losses)) + 1, losses[-1], row["seed"]))
         if len(ends) > 1 and "standard" in ends:
             each = (
-                f"{way}: least {least:.3f} after epoch {at}, {last:.3f} at the end" for way, (least, at, last) in ends.items()
+                f"{way}: least {least:.3f} after epoch {at}, {last:.3f} at the end (seed {seed})"
+                for way, (least, at, last, seed) in ends.items()
             )
             rows.append(
                 {
