@@ -17,9 +17,11 @@ from adjcompress.methods import Method
 from adjcompress.training import Recipe, TrainOptions, resume, train
 
 
-def hardware(compile: bool = False) -> ac.Hardware:
-    """bf16, the protocols' precision; 32 on a CPU that has no instructions for it."""
-    return ac.Hardware(precision="32" if emulates_bf16() and not torch.cuda.is_available() else "bf16", compile=compile)
+def hardware(compile: bool = False, precision: str | None = None) -> ac.Hardware:
+    """bf16, the protocols' precision, where nothing else is asked; 32 on a CPU that has no instructions for it."""
+    if precision is None:
+        precision = "32" if emulates_bf16() and not torch.cuda.is_available() else "bf16"
+    return ac.Hardware(precision=precision, compile=compile)
 
 
 class Lines(ac.Reporter):
@@ -51,12 +53,15 @@ class Until(Lines):
             raise SystemExit(f"{self.name}: stopped after epoch {record['epoch']}; the same command goes on.")
 
 
-def fitted(method: Method, data: ac.ImageData, recipe: Recipe, folder: Path, **fit: Any) -> ac.Run:
+def fitted(
+    method: Method, data: ac.ImageData, recipe: Recipe, folder: Path, precision: str | None = None, **fit: Any
+) -> ac.Run:
     """The finished run of a method in `folder`: the rest of the one that was begun there, or a new one; `fit`: as of ac.fit."""
     begun = (folder / "config.json").is_file()
     if not begun or ac.open_run(folder).results() is None:
         lines = Lines(f"{folder.parent.name}/{folder.name}")
-        ac.fit(method, data, recipe, folder, resume=begun, fabric=ac.launch(hardware()), reporter=lines, **fit)
+        fabric = ac.launch(hardware(precision=precision))
+        ac.fit(method, data, recipe, folder, resume=begun, fabric=fabric, reporter=lines, **fit)
     return ac.open_run(folder)
 
 

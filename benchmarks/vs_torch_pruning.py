@@ -8,6 +8,7 @@ multiply-adds of training in all, from the same trained weights, by the same loo
     labels         the same, and the small network learns from labels too, as much from the first step as in the last
     inner          the same as labels, at the layers that Torch-Pruning may cut: the first ones of the blocks (--inner)
     cut            ours without adjoined training: the same channels cut at once, then trained alone
+    inner-cut      inner without adjoined training, likewise
     magnitude      Torch-Pruning's group magnitude: cut at once, then trained alone, for as much longer as that is cheaper
     group-norm     Torch-Pruning's GroupNormPruner: sparse learning of the full network, then cut, then trained
     group-norm-wide  the same with one threshold over all layers (global pruning)
@@ -16,8 +17,10 @@ multiply-adds of training in all, from the same trained weights, by the same loo
     python benchmarks/vs_torch_pruning.py measure --data cifar10-30k.npz --model cifar_resnet56 --weights resnet56.th
 
 Trainings are kept in --folder and resumed; `measure` times all on one thread side by side and writes
-results/vs_torch_pruning_<model>_<equal>.json and vs_torch_pruning.md. With a shared trunk ours costs less, which its row shows.
-Layers whose channels a CIFAR ResNet's shortcut picks keep their width under Torch-Pruning, which knows no such layer.
+results/vs_torch_pruning_<model>_<equal>.json and vs_torch_pruning.md. --only trains some of the ways; `measure --add` keeps the
+other rows of the result, and gives the new ones the times of the same networks there. With a shared trunk ours costs less,
+which its row shows. Layers whose channels a CIFAR ResNet's shortcut picks keep their width under Torch-Pruning, which knows no
+such layer.
 """
 
 from __future__ import annotations
@@ -57,15 +60,16 @@ OURS: dict[str, dict[str, Any]] = {
     "labels": _LABELS,
     "inner": _LABELS,
 }
-CUT = "cut"
+CUTS = {"cut": "adjoined", "inner-cut": "inner"}  # each is the small network of one of ours
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
+WAYS = (*OURS, *CUTS, *PRUNED)
 ABOUT = (
     "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
     "learns from labels too, at a constant weight, for about what adjoined costs; inner: the same at the first layers of the "
-    "blocks alone, which are those that Torch-Pruning cuts; cut: adjoined's channels, trained alone. What "
-    "Torch-Pruning cut, and cut, train for as long as adjoined costs, sparse learning included. The weights that all begin "
-    "with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of keep "
-    "their width under Torch-Pruning, which knows no such layer, and not in ours."
+    "blocks alone, which are those that Torch-Pruning cuts; cut and inner-cut: adjoined's and inner's channels, trained alone. "
+    "These, and what Torch-Pruning cut, train for as long as adjoined costs, sparse learning included. The weights that all "
+    "begin with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of "
+    "keep their width under Torch-Pruning, which knows no such layer, and not in ours."
 )
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
@@ -82,7 +86,7 @@ class Job:
         self.folder: Path = arguments.folder / f"{arguments.model}-{arguments.equal}"
         self.recipe = recipe("cifar").changed(epochs=arguments.epochs, lr=arguments.lr)
         self.full_macs = ac.count(self.spec.build(), self.example).macs
-        self.ours = ac.slice_model(self.model(), self.plan())
+        self.ours = ac.slice_model(self.model(), self.plan("adjoined"))
         self.small_macs = ac.count(self.ours, self.example).macs
         self.small = alpha_name(arguments.alpha)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +97,8 @@ class Job:
         load_weights_(network, self.arguments.weights)
         return network
 
-    def plan(self, way: str = "adjoined") -> ac.WidthPlan:
+    def plan(self, way: str) -> ac.WidthPlan:
+        """The widths of one of ours."""
         slim = (self.arguments.inner,) if way == "inner" else None
         return ac.plan_widths(self.spec.build(), self.example, self.arguments.alpha, slim)
 
@@ -101,7 +106,8 @@ class Job:
         """The finished run `name`; what was begun goes on. `named`: the run's settings can rebuild its network."""
         folder = self.folder / f"{name}-seed{self.arguments.seed}"
         model = self.spec if named else None
-        return fitted(method, self.data, self.recipe.changed(epochs=epochs), folder, model=model, seed=self.arguments.seed)
+        recipe, arguments = self.recipe.changed(epochs=epochs), self.arguments
+        return fitted(method, self.data, recipe, folder, arguments.precision, model=model, seed=arguments.seed)
 
     def epochs_alone(self, cut: nn.Module, before: int = 0) -> int:
         """For how many epochs a cut network trains for what is left, after so many of the full one, of what ours cost."""
@@ -174,13 +180,14 @@ class Job:
         return float(times[part]["p50_ms"] / times["ours"]["p50_ms"])
 
     def train_all(self) -> None:
-        epochs = self.arguments.epochs
-        for name in OURS:
+        epochs, only = self.arguments.epochs, self.arguments.only
+        for name in filter(only.__contains__, OURS):
             method = self.adjoined(name)
             self.fitted(name, method, self.epochs_of_ours(name, method), named=True)
-        cut = StandardMethod(ac.slice_model(self.ordered(), self.plan()))
-        self.fitted(CUT, cut, self.epochs_alone(cut.network), named=False)
-        for kind in PRUNED:
+        for name in filter(only.__contains__, CUTS):
+            cut = StandardMethod(ac.slice_model(self.ordered(), self.plan(CUTS[name])))
+            self.fitted(name, cut, self.epochs_alone(cut.network), named=False)
+        for kind in filter(only.__contains__, PRUNED):
             before = 0
             if kind != "magnitude":
                 network, before = self.model(), epochs
@@ -226,35 +233,57 @@ def sparse_learning(network: nn.Module, example: torch.Tensor, everywhere: bool)
 
 def measure(job: Job) -> None:
     """Gather what was trained, time all of it, and write what was found."""
+    arguments = job.arguments
     networks: dict[str, nn.Module] = {"full": job.model(), "ours": job.ours}
     rows = [row_of(job, "full", None, networks["full"], "full")]
     builders: dict[str, Callable[[], nn.Module]] = {kind: lambda kind=kind: job.pruned(kind).network for kind in PRUNED}
-    for name in (*OURS, CUT, *PRUNED):
-        folder = job.folder / f"{name}-seed{job.arguments.seed}"
+    for way in WAYS:
+        folder = job.folder / f"{way}-seed{arguments.seed}"
         if not (folder / "results.json").is_file():
             continue
         run = ac.open_run(folder)
-        if name in builders:
-            networks[name] = builders[name]()
-        if name == "inner":
-            networks[name] = ac.slice_model(job.model(), job.plan(name))
-        rows.append(row_of(job, name, run, networks.get(name, job.ours), job.small if name in OURS else "full"))
-    times = timed(networks, job.folder, job.data.preprocessing.example(7), job.arguments.duration)
-    for row in rows:
-        row |= times.get(row["way"], times["ours"])
-    figures = {
-        "model": job.arguments.model,
-        "data": Path(job.arguments.data).stem,
+        if way in builders:
+            networks[way] = builders[way]()
+        if way in ("inner", "inner-cut"):
+            networks[way] = ac.slice_model(job.model(), job.plan("inner"))
+        rows.append(row_of(job, way, run, networks.get(way, job.ours), job.small if way in OURS else "full"))
+    figures: dict[str, Any] = {
+        "model": arguments.model,
+        "data": Path(arguments.data).stem,
         "images": len(job.data.train),
-        "equal": job.arguments.equal,
+        "equal": arguments.equal,
         "recipe": job.recipe.to_json(),
-        "seed": job.arguments.seed,
-        "rows": rows,
+        "seed": arguments.seed,
     }
-    name = f"vs_torch_pruning_{job.arguments.model}_{job.arguments.equal}"
-    record(name, figures, f"1 seed ({job.arguments.seed}); {rows[0]['rounds']} rounds of timing")
+    name = f"vs_torch_pruning_{arguments.model}_{arguments.equal}"
+    if arguments.add:
+        earlier = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+        other = [key for key, value in figures.items() if earlier[key] != value]
+        if other:
+            raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
+        rows = with_others(rows, earlier["rows"])
+    else:
+        times = timed(networks, job.folder, job.data.preprocessing.example(7), arguments.duration)
+        for row in rows:
+            row |= times.get(row["way"], times["ours"])
+    figures["rows"] = rows
+    record(name, figures, f"1 seed ({arguments.seed}); {rows[0]['rounds']} rounds of timing", added=arguments.add)
     plot(rows, RESULTS / f"{name}.svg")
     write_page()
+
+
+def with_others(new: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of ways trained since, among those of a result; their networks' times are those that it has of the same ones."""
+    by_way = {row["way"]: row for row in earlier}
+    for row in new:
+        if row["way"] != "full":
+            same = by_way.get(row["way"]) or by_way.get(CUTS.get(row["way"], "adjoined"))
+            if same is None or same["parameters"] != row["parameters"]:
+                raise SystemExit(
+                    f"{row['way']} is a network that the result has no times of: measure all of them, without --add."
+                )
+            by_way[row["way"]] = row | {key: same[key] for key in ("p50_ms", "noisy", "rounds", "bytes")} | {"added": True}
+    return [by_way[way] for way in ("full", *WAYS) if way in by_way]
 
 
 def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: str) -> dict[str, Any]:
@@ -298,7 +327,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         (axes[1], "p50_ms", 1, "ms, one thread"),
     ):
         for number, row in enumerate(rows):
-            marker = "s" if row["way"] in (*OURS, CUT) else "o"
+            marker = "s" if row["way"] in (*OURS, *CUTS) else "o"
             style = {"color": f"C{number}", "marker": marker, "label": row["way"], "alpha": 0.8}
             axis.scatter([row[key] / scale], [100 * row["accuracy"]], **style)
         axis.set_xlabel(label)
@@ -336,8 +365,10 @@ def page() -> str:
                 f"| {row['way']} | {100 * row['accuracy']:.2f} % | {whole} | {row['parameters']:,} | "
                 f"{row['macs'] / 1e6:.1f} M | {shown_ms(row)} | {row['bytes'] / 1e3:.0f} kB | "
                 f"{row.get('epochs', '')} | {row.get('images', 0) / 1e3:,.0f} k | "
-                f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f} |"
+                f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f}{' *' * row.get('added', False)} |"
             )
+        if any(row.get("added") for row in figures["rows"]):
+            lines += ["", "\\* Added later, on another machine: its seconds do not compare with the rest's."]
         lines += ["", f"![accuracy over multiply-adds of training]({path.stem}.svg)", ""]
     return "\n".join(lines)
 
@@ -354,6 +385,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS, help="train: these ways")
+    parser.add_argument("--precision", choices=["32", "bf16"], help="of the trainings; by default the protocols'")
+    parser.add_argument("--add", action="store_true", help="measure: keep the result's other rows, and its times")
     parser.add_argument("--duration", type=float, default=15.0)
     parser.add_argument("--folder", type=Path, default=Path("vs-torch-pruning"))
     arguments = parser.parse_args()
