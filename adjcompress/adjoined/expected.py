@@ -167,7 +167,8 @@ class LatencyCost:
     A layer between two groups takes the mean of its measured times over both choices. Where several groups feed a layer, as
     after a concatenation, its time is interpolated at the expected width, and set right by the table's own value at the
     likeliest choice, the more the surer that is: not at all where a candidate is not likelier than all others together, so that
-    it never jumps. What the table lacks raises an AdjCompressError that says how to measure it.
+    it never jumps. What the table lacks raises an AdjCompressError that says how to measure it. `doubt`: why not to trust the
+    table, if so.
     """
 
     name = "latency"
@@ -176,7 +177,7 @@ class LatencyCost:
         self.sizes, self.table = sizes, table
         self.layers = layer_shapes(network, example)
         self.weights = [sizes.weight_row(layer.name) for layer in self.layers]
-        self.full = table.predict_layers(self.layers).total_ms
+        self.full, self.doubt = table.predict_layers(self.layers).total_ms, table.doubt(self.layers)
         self._known: dict[tuple[int, int, int], float] = {}
         self.rest = table.rest_of(self.layers)
         self._sides = [self._side(number) for number in range(len(self.layers))]

@@ -229,8 +229,7 @@ class SearchMethod(Search):
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
 
     def doubt(self) -> str | None:
-        asked = [limit.cost for limit in self.limits if isinstance(limit.cost, LatencyCost)]
-        return asked[0].table.doubt(asked[0].layers) if asked else None
+        return next((limit.cost.doubt for limit in self.limits if isinstance(limit.cost, LatencyCost)), None)
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
