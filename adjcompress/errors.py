@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,6 +34,11 @@ def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:
     """The entry of `table` called `name`; an error that lists the choices, nearest first, where there is none."""
-    if name in table:
-        return table[name]
-    raise AdjCompressError(f"{what} {name!r} is unknown. Choices: {', '.join(nearest_first(name, table))}.")
+    check_choice(table, name, what)
+    return table[name]
+
+
+def check_choice(choices: Collection[str], name: str, what: str) -> None:
+    """Refuse a name that is none of the choices, which the error lists, nearest first."""
+    if name not in choices:
+        raise AdjCompressError(f"{what} {name!r} is unknown. Choices: {', '.join(nearest_first(name, choices))}.")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice
 
 WIDENINGS = ("fresh", "zeros", "copies")
 
@@ -33,7 +33,7 @@ class Curriculum:
             raise AdjCompressError(f"--small-first {self.small_first:g} is a part of the training: at least 0 and below 1.")
         if not 0 <= self.small_labels <= 1:
             raise AdjCompressError(f"--small-labels {self.small_labels:g} is a part of the loss: from 0 to 1.")
-        pick(dict.fromkeys(WIDENINGS), self.widen, "--widen")
+        check_choice(WIDENINGS, self.widen, "--widen")
         for option, given in (("--growing", self.growing), (f"--widen {self.widen}", self.widen != "fresh")):
             if given and not self.small_first:
                 raise AdjCompressError(

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import cut, slice_model
@@ -174,7 +174,7 @@ class AdjoinedNetwork(nn.Module):
         """
         if name == "full":
             return copy.deepcopy(self.full).eval()
-        pick({known: known for known in [*self.smalls, "full"]}, name, "Small network")
+        check_choice([*self.smalls, "full"], name, "Small network")
         small = copy.deepcopy(self.smalls[name])
         for tensor, view in self.views(name).items():
             owner, _, attribute = tensor.rpartition(".")

@@ -16,7 +16,7 @@ from typing import Any
 from adjcompress.bench.graph import FileFacts, onnx_facts, package_facts
 from adjcompress.bench.summary import NOISY, Ratio, Summary, speedup, summarise
 from adjcompress.bench.targets import Target, target, usable_cores
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice
 from adjcompress.machine import Machine, machine_facts
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
@@ -144,7 +144,7 @@ def benchmark(
         _check_cuda(engine)
     executors = tuple(dict.fromkeys(executors))
     for executor in executors:
-        pick(dict.fromkeys(EXECUTORS), executor, "Executor")
+        check_choice(EXECUTORS, executor, "Executor")
         if executor == PARALLEL and (engine != "onnxruntime" or targets):
             raise AdjCompressError(
                 "--executor parallel is ONNX Runtime's and goes with --threads, not with --engine or --target."
@@ -172,7 +172,7 @@ def benchmark(
 
 def check_engine(engine: str) -> None:
     """An engine must be known and installed."""
-    pick(ENGINES, engine, "Engine")
+    check_choice(ENGINES, engine, "Engine")
     if importlib.util.find_spec(engine) is None:
         raise AdjCompressError(f"Engine {engine} is not installed: pip install 'adjcompress[{engine}]'.")
 

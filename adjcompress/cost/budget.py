@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice, pick
 from adjcompress.machine import TARGET_CORES
 
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -52,7 +52,7 @@ class Budget:
         if target is not None:
             if cost != "latency":
                 raise AdjCompressError(f"--budget {text!r}: only a latency has a target; leave @{target} out.")
-            pick(TARGET_CORES, target, f"--budget {text!r}: target")
+            check_choice(TARGET_CORES, target, f"--budget {text!r}: target")
         if not unit and amount <= 1:
             return cls(cost, amount, True, target)
         if unit not in units:

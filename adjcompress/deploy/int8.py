@@ -29,7 +29,7 @@ from adjcompress.deploy.graph import INPUT, WEIGHTED, silenced
 from adjcompress.deploy.layout import optimised
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import accuracy, as_input, logits_on, runner
-from adjcompress.errors import AdjCompressError, first_line, nearest_first, pick
+from adjcompress.errors import AdjCompressError, check_choice, first_line, nearest_first
 from adjcompress.seeds import derived_seed
 from adjcompress.widths import Certificate
 from adjcompress.widths.certificate import certify
@@ -389,9 +389,9 @@ def check_int8(options: Int8Options, data: ImageData) -> None:
     if not options.max_drop >= 0:
         raise AdjCompressError(f"--max-drop {options.max_drop:g} must be 0 points or more.")
     if options.processor != AUTO:
-        pick(PROCESSORS, options.processor, "--int8-for")
+        check_choice(PROCESSORS, options.processor, "--int8-for")
     if options.ranges != AUTO:
-        pick(RANGES, options.ranges, "--ranges")
+        check_choice(RANGES, options.ranges, "--ranges")
     if AUTO in options.keep and len(options.keep) > 1:
         raise AdjCompressError("--int8-keep auto chooses the layers itself: leave the other --int8-keep out.")
 

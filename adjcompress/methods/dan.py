@@ -21,7 +21,7 @@ from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, chec
 from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, check_same_table, parse_budgets, table_checksum, table_for
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice, pick
 from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
 from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Search, Terms, decay_groups
@@ -127,7 +127,7 @@ class SearchMethod(Search):
         refuse_auxiliary(model)
         budgets = parse_budgets(options.budgets)
         for budget in budgets:
-            pick({"macs": 0, "params": 0, "latency": 0}, budget.cost, f"--budget {budget}: dan's cost")
+            check_choice(("macs", "params", "latency"), budget.cost, f"--budget {budget}: dan's cost")
         candidates = candidate_widths(
             model, example, options.alphas or CANDIDATES, options.slim, options.keep, options.align, options.width_step
         )

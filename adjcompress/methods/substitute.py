@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost.budget import parse_budgets
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice
 from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
@@ -45,7 +45,7 @@ class SubstituteMethod(Method):
         attention: Sequence[str] = (),
         teacher_file: TeacherFile | None = None,
     ) -> None:
-        pick(SCALINGS, scaling, "--weight-decay-scaling")
+        check_choice(SCALINGS, scaling, "--weight-decay-scaling")
         self.network, self.substitution, self.scaling = network, substitution, scaling
         self.dense_parameters = dense_parameters
         self.attention, self.teacher_file = tuple(attention), teacher_file

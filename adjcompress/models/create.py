@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from adjcompress.errors import AdjCompressError, first_line, pick
+from adjcompress.errors import AdjCompressError, check_choice, first_line
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
@@ -103,9 +103,8 @@ def create_model(name: str, num_classes: int, image_size: int = 224, **options: 
         return _users_own(name, num_classes, image_size, options)
     if name not in _OURS and name.startswith("wrn_"):
         return _call(name, wide_resnet, {"name": name, "num_classes": num_classes, **options})
-    names = {known: known for known in model_names()}
     try:
-        pick(names, name, "Model")
+        check_choice(model_names(), name, "Model")
     except AdjCompressError as error:
         raise AdjCompressError(f"{error} Or timm:NAME, or package.module:function of your own.") from None
     if name in _OURS:
@@ -132,7 +131,7 @@ def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
         raise AdjCompressError(f"{name} needs timm, which is not installed: pip install timm.") from None
     wanted = name.removeprefix("timm:")
     if not timm.is_model(wanted):
-        pick({known: known for known in timm.list_models()[:2000] if known[:3] == wanted[:3]}, wanted, "timm's model")
+        check_choice([known for known in timm.list_models()[:2000] if known[:3] == wanted[:3]], wanted, "timm's model")
     return _call_library(name, timm.create_model, {"model_name": wanted, "num_classes": num_classes, **options})
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice, pick
 
 # float16 is left out: it needs a loss scale whose state would have to be kept, and bf16 needs none.
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
@@ -30,7 +30,7 @@ class Hardware:
 
 def launch(hardware: Hardware) -> Fabric:
     """A Lightning Fabric for this hardware, its processes started and connected."""
-    pick({"auto": 0, "cpu": 0, "cuda": 0}, hardware.device, "Device")
+    check_choice(("auto", "cpu", "cuda"), hardware.device, "Device")
     precision = pick(_PRECISIONS, hardware.precision, "Precision")
     available = torch.cuda.device_count()
     if hardware.device == "cuda" and not available:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice, pick
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Recipe:
             raise AdjCompressError(f"--ema {recipe.ema} must lie between 0 and 1.")
         if recipe.clip_norm is not None and not recipe.clip_norm > 0:
             raise AdjCompressError(f"--clip-norm {recipe.clip_norm} must be above 0.")
-        pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")
+        check_choice(_OPTIMIZERS, recipe.optimizer, "Optimiser")
         return recipe
 
     def to_json(self) -> dict[str, Any]:
