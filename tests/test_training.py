@@ -493,8 +493,9 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         "two",
         "16",
     ]
-    subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True)
-    subprocess.run([sys.executable, str(script), "one", "32"], cwd=tmp_path, check=True, env=environment)
+    with subprocess.Popen([sys.executable, str(script), "one", "32"], cwd=tmp_path, env=environment) as alone:
+        subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True)
+    assert alone.returncode == 0
     one, both = (newest_checkpoint(tmp_path / name) for name in ("one", "two"))
     assert one is not None and both is not None
     for name, tensor in one.checkpoint.weights.items():
