@@ -91,6 +91,11 @@ class Check:
         """Predicted too slow by this part, too fast where negative."""
         return self.predicted_ms / self.measured_ms - 1
 
+    @property
+    def wrong(self) -> bool:
+        """Whether it is too far off to trust the table."""
+        return abs(self.off) > _RIGHT
+
 
 @dataclass(frozen=True)
 class LayerLatency:
@@ -249,7 +254,7 @@ class LatencyTable:
     def doubtful(self, layers: Sequence[Layer]) -> frozenset[LayerShape]:
         """Shapes of these layers whose times are not to be trusted: all where predictions are off, else what was not steady."""
         check = self.check(layers)
-        if check is not None and abs(check.off) > _RIGHT:
+        if check is not None and check.wrong:
             return frozenset(layer.shape for layer in layers)
         return self.unsteady(layers) if self._unsteady_part(layers) > _SHAKY else frozenset()
 
@@ -260,7 +265,7 @@ class LatencyTable:
         check, part, found = self.check(layers), self._unsteady_part(layers), []
         if part > _SHAKY:
             found.append(f"the times of layers that take {part:.0%} of this network still moved when they were last measured")
-        if check is not None and abs(check.off) > _RIGHT:
+        if check is not None and check.wrong:
             found.append(
                 f"it predicts {check.predicted_ms:.3g} ms for a slice of this network that took {check.measured_ms:.3g} ms"
             )
