@@ -461,7 +461,7 @@ def test_tensorboard_sees_every_epoch_of_a_resumed_run(
 # --- several processes ----------------------------------------------------------------------------------------------
 
 DISTRIBUTED = """
-import sys, json, torch
+import atexit, sys, json, torch
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from conftest import tiny_method
@@ -469,6 +469,7 @@ import adjcompress as ac
 from adjcompress.data import DataSpec, TensorSplit, read_data
 
 torch.set_num_threads(1)
+atexit.register(lambda: print("still connected:", torch.distributed.is_initialized()))  # runs after what launch registers
 digits = read_data(DataSpec("digits", limit=120))
 digits = replace(digits, train=digits.train.subset(torch.arange(96)))
 spec, method = tiny_method(digits)
@@ -494,8 +495,9 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         "16",
     ]
     with subprocess.Popen([sys.executable, str(script), "one", "32"], cwd=tmp_path, env=environment) as alone:
-        subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True)
+        done = subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
     assert alone.returncode == 0
+    assert done.stdout.splitlines() == ["still connected: False"] * 2
     one, both = (newest_checkpoint(tmp_path / name) for name in ("one", "two"))
     assert one is not None and both is not None
     for name, tensor in one.checkpoint.weights.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 
@@ -51,7 +52,20 @@ def launch(hardware: Hardware) -> Fabric:
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Leave the group of processes before the interpreter goes.
+
+    A process that goes with gloo's threads still running is aborted in one of a few exits, after all its work is done, and
+    the launcher of another machine then waits five minutes for it. NCCL is left alone: it cleans up itself, and a process
+    that failed would wait here for the others.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def precision_name(fabric: Fabric) -> str:
