@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
-EPOCHS ?= 20
+EPOCHS ?=
 
 .PHONY: demo test browser-test lint
 
 demo: $(VENV)/installed
 	rm -rf demo && mkdir demo
-	cd demo && $(BIN)/adjcompress train --epochs $(EPOCHS)
+	cd demo && $(BIN)/adjcompress train $(if $(EPOCHS),--epochs $(EPOCHS))
 	cd demo && $(BIN)/adjcompress extract --alpha 8
 	cd demo && $(BIN)/adjcompress export model.onnx
 	cd demo && $(BIN)/adjcompress bench

@@ -14,9 +14,13 @@ from adjcompress.training import Recipe, Reporter, StepNews
 
 
 class ProgressReporter(Reporter):
-    """Bar, loss, accuracy of every network, images/s and time left."""
+    """Bar, loss, accuracy of every network, images/s and time left.
 
-    def __init__(self) -> None:
+    `small_first`: the part of a training that begins in which the small networks learn alone, to be told.
+    """
+
+    def __init__(self, small_first: float = 0.0) -> None:
+        self._small_first = small_first
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._accuracy = ""
@@ -24,6 +28,11 @@ class ProgressReporter(Reporter):
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:
         where = f", after {epoch} of its epochs" if epoch else ""
         click.echo(f"{run}: recipe {recipe.name}, {recipe.epochs} epochs{where}", err=True)
+        if self._small_first:
+            alone = f"{self._small_first * recipe.epochs:.3g} of {recipe.epochs} epochs"
+            click.echo(
+                f"Small networks first: alone for {alone}, then with the full one; --way papers begins with all.", err=True
+            )
         if sys.stderr.isatty():
             columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(30), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console, transient=True)

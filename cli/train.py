@@ -18,7 +18,7 @@ _SECTIONS = {
     "Network and images": "--model --model-option --weights --importance --new-classifier --data --image-size --ignore-label "
     "--validation --limit",
     "Method": "--method --alpha --slim --keep --align --plan",
-    "Adjoined networks": "--schedule --weight --detach --beta --trunk --small-first --small-labels --growing --widen",
+    "Adjoined networks": "--way --schedule --weight --beta --detach --small-first --small-labels --growing --widen --trunk",
     "Budgets: dan, substitute, budgeted": "--budget --table --width-step --halves --search-epochs --keep-weights --machines "
     "--cost --samples-per-batch --warm-up",
     "Structured substitutes": "--substitute --setting --substitute-layers --dense-layers --weight-decay-scaling",
@@ -137,40 +137,46 @@ _SECTIONS = {
     show_default=True,
     help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.",
 )
-@click.option("--detach", is_flag=True, help="Stop the divergence's gradient into the full network; the papers do not.")
+@click.option(
+    "--way",
+    help="adjoined: all networks from the first step on (papers), or the small ones first, then both (small-first), which sets "
+    "the next five and 2.5 times the epochs, most of them cheap. [default: small-first with recipes quick and cifar, but not "
+    "with --weights, --beta, --substitute or several processes]",
+)
+@click.option(
+    "--detach/--no-detach",
+    default=None,
+    help="Stop the divergence's gradient into the full network; the papers do not. [default: by --way]",
+)
 @click.option("--weight", type=float, default=1.0, show_default=True, help="Weight of the divergence: adjoined, dan, distill.")
 @click.option(
     "--small-first",
     type=float,
-    default=0.0,
-    show_default=True,
-    help="adjoined, dan: part of the training in which the small networks learn alone, from labels; one process.",
+    help="adjoined, dan: part of the training in which the small networks learn alone, from labels; one process. "
+    "[default: 0.8 or 0, by --way]",
 )
 @click.option(
     "--small-labels",
     type=float,
-    default=0.0,
-    show_default=True,
-    help="adjoined, dan: part of the small networks' loss that is cross-entropy; the rest is the divergence.",
+    help="adjoined, dan: part of the small networks' loss that is cross-entropy; the rest is the divergence. "
+    "[default: 0.5 or 0, by --way]",
 )
 @click.option("--growing", is_flag=True, help="With --small-first and several --alpha: the smallest begins, others join.")
 @click.option(
     "--widen",
-    default="fresh",
-    show_default=True,
-    help="With --small-first: the full network joins as it is (fresh), or computing what the small one does (zeros, copies).",
+    help="With --small-first: the full network joins as it is (fresh), or computing what the small one does (zeros, copies). "
+    "auto: copies, where they fit. [default: auto or fresh, by --way]",
 )
 @click.option(
     "--trunk",
-    default="own",
-    show_default=True,
-    help="adjoined, dan: layers before the first slim one are each network's own, or computed once for all (shared).",
+    help="adjoined, dan: layers before the first slim one are each network's own, or computed once for all (shared). auto: "
+    "shared, where it fits. [default: auto or own, by --way]",
 )
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
 @click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
 @click.option("--dropout-blocks", type=float, default=0.0, show_default=True, help="dropout: rate after every block.")
 @click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
-@click.option("--epochs", type=int, help="Epochs, in place of the recipe's.")
+@click.option("--epochs", type=int, help="Epochs, in place of the recipe's; of all networks together.")
 @click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
 @click.option("--augmentation", help="none, crop-flip, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.")
@@ -241,6 +247,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     """
     from adjcompress_cli.main import given
     from adjcompress_cli.progress import ProgressReporter
+    from adjcompress_cli.train_options import train_options
 
     from adjcompress.report import write_report
     from adjcompress.training import Hardware, Reporter, begun_run, hardware_of, resume
@@ -256,14 +263,16 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
         }
         options |= {name: value for name, value in own.items() if not given(ctx, name)}
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
-    reporter: Reporter = Reporter() if quiet else ProgressReporter()
+    asked = None if options["resume"] else train_options(options)
+    first = asked.method_options.small_first if asked else 0.0
+    reporter: Reporter = Reporter() if quiet else ProgressReporter(first)
     try:
-        if options["resume"]:
+        if asked is None:
             _refuse_changes(ctx, options["run"])
             run = resume(options["run"], hardware, reporter)
         else:
             notes = {"options": {name: _plain(value) for name, value in options.items() if name not in _OF_THE_MACHINE}}
-            run = train_anew(_train_options(options), options["run"], hardware, reporter, notes)
+            run = train_anew(asked, options["run"], hardware, reporter, notes)
     finally:
         if isinstance(reporter, ProgressReporter):
             reporter.close()
@@ -293,87 +302,6 @@ def _show_search(search: dict[str, Any], plan: Path) -> None:
     for told in ("shortcoming", "doubt"):
         if search.get(told):
             click.echo(search[told])
-
-
-def _train_options(options: dict[str, Any]) -> Any:
-    from adjcompress_cli.model_options import model_options
-
-    from adjcompress.data import DataSpec
-    from adjcompress.methods import MethodOptions
-    from adjcompress.training import TrainOptions, read_plan, recipe
-
-    height, width = options["image_size"] or (None, None)
-    changed = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "mixup", "clip_norm", "ema")
-    return TrainOptions(
-        model=options["model"],
-        data=DataSpec(
-            options["data"],
-            height,
-            options["validation"],
-            options["seed"],
-            options["limit"],
-            width=width,
-            ignore_label=options["ignore_label"],
-        ),
-        method=options["method"],
-        method_options=MethodOptions(
-            alphas=options["alpha"],
-            slim=options["slim"] or None,
-            keep=options["keep"] or None,
-            align=_align(options["align"]),
-            beta=options["beta"],
-            seed=options["seed"],
-            schedule=options["schedule"],
-            detach=options["detach"],
-            plan=None if options["plan"] is None else read_plan(options["plan"]),
-            budgets=options["budget"],
-            table=None if options["table"] is None else str(options["table"].resolve()),
-            width_step=options["width_step"],
-            halves=options["halves"],
-            substitute=options["substitute"],
-            setting=options["setting"],
-            substitute_layers=options["substitute_layers"] or None,
-            dense_layers=options["dense_layers"] or None,
-            approximate=options["weights"] is not None,
-            weight_decay_scaling=options["weight_decay_scaling"],
-            machines=options["machines"],
-            cost=options["cost"],
-            samples_per_batch=options["samples_per_batch"],
-            warm_up=options["warm_up"],
-            weight=options["weight"],
-            small_first=options["small_first"],
-            small_labels=options["small_labels"],
-            growing=options["growing"],
-            widen=options["widen"],
-            trunk=options["trunk"],
-            temperature=options["temperature"],
-            dropout=options["dropout"],
-            dropout_blocks=options["dropout_blocks"],
-        ),
-        recipe=recipe(options["recipe"]).changed(**{name: options[name] for name in changed}),
-        seed=options["seed"],
-        weights=options["weights"],
-        importance=options["importance"],
-        new_classifier=options["new_classifier"],
-        search_epochs=options["search_epochs"],
-        keep_weights=options["keep_weights"],
-        model_options=model_options(options["model_option"]),
-        teacher=options["teacher"],
-        attention=options["attention"].split(",") if options["attention"] else (),
-    )
-
-
-def _align(value: str) -> int:
-    """--align as a number: auto asks ONNX Runtime what suits this machine."""
-    from adjcompress.deploy import align_auto
-    from adjcompress.errors import AdjCompressError
-
-    if value == "auto":
-        return align_auto()
-    try:
-        return int(value)
-    except ValueError:
-        raise AdjCompressError(f"--align {value!r} is neither a number nor auto.") from None
 
 
 def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:

@@ -14,6 +14,7 @@ import pytest
 from adjcompress_cli.main import main
 from adjcompress_cli.sections import Sectioned
 from adjcompress_cli.train import _OF_THE_MACHINE
+from adjcompress_cli.train_options import train_options
 from click.testing import CliRunner, Result
 
 import adjcompress as ac
@@ -25,7 +26,7 @@ OPTIONS = {
     "train": "--model --data --method --alpha --budget --table --width-step --halves --search-epochs --keep-weights --plan "
     "--slim --keep --align --epochs --batch-size --lr --recipe --seed --weights --run --model-option --substitute --setting "
     "--substitute-layers --dense-layers --weight-decay-scaling --teacher --attention --machines --cost --samples-per-batch "
-    "--warm-up --weight --small-first --small-labels --growing --widen --trunk --temperature --dropout --dropout-blocks "
+    "--warm-up --way --weight --small-first --small-labels --growing --widen --trunk --temperature --dropout --dropout-blocks "
     "--importance --mixup --ignore-label --image-size --resume --device --devices --nodes --precision --json --quiet",
     "extract": "--run --alpha -o --reestimate --json --quiet",
     "export": "--from --opset --simplify --tolerance --preprocess --fp16 --external-data --materialise --int8 --calibration "
@@ -106,6 +107,51 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
     report = json.loads((folder / "bench.json").read_text())
     assert [Path(timing["path"]).name for timing in report["timings"]] == ["model.onnx", "full.onnx"]
     assert report["timings"][0]["parameters"] < report["timings"][1]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first", "epochs"),
+    [
+        ("", 0.8, 50),
+        ("--recipe cifar", 0.8, 100),
+        ("--recipe cifar --epochs 7", 0.8, 7),
+        ("--way papers", 0, 20),
+        ("--small-first 0.5 --way small-first", 0.5, 50),
+        ("--recipe papers-cifar", 0, 150),
+        ("--recipe papers-cifar --way small-first", 0.8, 375),
+        ("--beta 0.5", 0, 20),
+        ("--substitute low_rank --setting 0.3", 0, 20),
+        ("--weights trained.pt", 0, 20),
+        ("--devices 2", 0, 20),
+        ("--method dan --budget macs=0.5", 0, 20),
+        ("--method standard", 0, 20),
+    ],
+)
+def test_the_small_networks_learn_first_where_nothing_speaks_against_it(arguments: str, first: float, epochs: int) -> None:
+    train = command("train")
+    asked = train_options(train.make_context("train", arguments.split()).params)
+    method = asked.method_options
+    assert (method.small_first, asked.recipe.epochs) == (first, epochs)
+    by_way = (method.small_labels, method.detach, method.widen, method.trunk)
+    assert by_way == ((0.5, True, "auto", "auto") if first else (0.0, False, "fresh", "own"))
+
+
+def test_several_processes_learn_the_papers_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train_options(command("train").make_context("train", []).params).method_options.small_first == 0
+
+
+def test_a_way_is_told_and_its_parts_may_be_chosen_otherwise(folder: Path) -> None:
+    said = run(*TRAIN, "--no-detach", "--widen", "zeros")
+    assert said.exit_code == 0 and "Small networks first: alone for 0.8 of 1 epochs" in said.stderr
+    settings = json.loads((folder / "runs/latest/config.json").read_text())["method"]["settings"]
+    assert settings["widen"] == "zeros" and not settings["detach"] and settings["small_labels"] == 0.5 and settings["trunk"]
+    for arguments, text in (
+        (("--method", "standard", "--way", "papers"), "--way goes with --method adjoined, not with standard: leave it out."),
+        (("--way", "paper"), "--way 'paper' is unknown. Choices: papers, small-first."),
+    ):
+        failed = run(*TRAIN, *arguments, "--run", "other")
+        assert failed.exit_code == 1 and failed.stderr == f"Error: {text}\n" and not Path("other").exists()
 
 
 def test_the_way_to_the_edge(folder: Path) -> None:
@@ -198,7 +244,8 @@ def test_quiet_is_quiet() -> None:
 def test_progress_off_a_terminal_is_a_line_an_epoch() -> None:
     lines = run(*TRAIN).stderr.splitlines()
     assert lines[0] == "runs/digits-wrn_10_1-adjoined: recipe quick, 1 epochs"
-    assert lines[1].startswith("epoch   1  loss ") and "alpha2" in lines[1] and "images/s" in lines[1]
+    assert lines[1] == "Small networks first: alone for 0.8 of 1 epochs, then with the full one; --way papers begins with all."
+    assert lines[2].startswith("epoch   1  loss ") and "alpha2" in lines[2] and "images/s" in lines[2]
 
 
 def test_a_second_run_gets_a_name_of_its_own() -> None:

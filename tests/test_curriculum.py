@@ -344,10 +344,21 @@ def test_widths_that_were_searched_are_trained_with_a_shared_trunk(here: Path) -
         ({"widen": "copies"}, "--widen copies needs a part of the training before the full network: give --small-first 0.8"),
         ({"growing": True, "small_first": 0.5, "alphas": (2,)}, "--growing lets several small networks join in turn"),
         ({"growing": True}, "--growing needs a part of the training before the full network"),
-        ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies, fresh, zeros"),
+        ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies"),
     ],
 )
 def test_curricula_that_say_nothing_are_refused(here: Path, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ac.AdjCompressError) as caught:
         train(options(**changes), Path("run"))
     assert text in str(caught.value) and not Path("run").exists()
+
+
+def test_what_is_left_to_the_tool_is_what_fits_the_model() -> None:
+    def chosen(name: str, **changes: Any) -> tuple[str, bool]:
+        method = adjoined(name, widen="auto", trunk="auto", **changes)
+        return method.curriculum.widen, bool(method.network.trunk)
+
+    assert chosen("cifar_resnet20", small_first=0.5) == ("copies", True)
+    assert chosen("cifar_resnet20") == ("fresh", True)  # nothing to widen from
+    assert chosen("cifar_resnet20", small_first=0.5, slim=["*"]) == ("copies", False)  # cut from the first layer on
+    assert chosen("convnext_tiny", small_first=0.5, alphas=(5,))[0] == "fresh"  # its layer norms see all channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adjcompress.adjoined import (
     SCHEDULES,
+    WIDENINGS,
     AdjoinedNetwork,
     Curriculum,
     RandomMask,
@@ -22,7 +23,7 @@ from adjcompress.adjoined import (
     unread_scales,
     widen_,
 )
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice, pick
 from adjcompress.methods.options import MethodOptions, check_plan_alone, check_taken
 from adjcompress.methods.protocol import Method, Terms, alpha_name, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
@@ -32,7 +33,8 @@ from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 _PAPERS = Curriculum()
 RESTS = "with --small-first the full network rests, and several processes would wait for its gradients"
-_TRUNKS = {"own": False, "shared": True}  # whether the layers before the first slim one are computed once for all
+AUTO = "auto"  # of --widen and --trunk: copies and shared, where they fit the model
+_TRUNKS = ("own", "shared", AUTO)  # whether the layers before the first slim one are computed once for all
 
 
 class AdjoinedMethod(Method):
@@ -88,10 +90,10 @@ class AdjoinedMethod(Method):
                 for alpha in _alphas(options)
             }
         mask = RandomMask(options.beta, options.seed) if options.beta else None
-        trunk = checked_beyond(model, plans, example, options, mask)
+        trunk, curriculum = checked_beyond(model, plans, example, options, mask)
         network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
         own = (options.schedule, options.weight, options.detach)
-        return cls(network, *own, substitution, scaling, dense, curriculum_asked(options))
+        return cls(network, *own, substitution, scaling, dense, curriculum)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -175,25 +177,44 @@ class AdjoinedMethod(Method):
         return {"full": self.network.full, **smalls}
 
 
-def curriculum_asked(options: MethodOptions) -> Curriculum:
-    """The curriculum that was asked for; one that says nothing is an AdjCompressError."""
-    return Curriculum(options.small_first, options.small_labels, options.growing, options.widen)
-
-
 def checked_beyond(
     model: nn.Module,
     plans: Mapping[str, WidthPlan],
     example: Tensor,
     options: MethodOptions,
     mask: RandomMask | None = None,
+) -> tuple[tuple[str, ...], Curriculum]:
+    """The modules that all networks share, where that was asked for, and the order of learning.
+
+    What does not fit the model is an AdjCompressError; "auto" is what fits.
+    """
+    check_choice((*WIDENINGS, AUTO), options.widen, "--widen")
+    widen = {AUTO: "copies" if options.small_first else "fresh"}.get(options.widen, options.widen)
+    curriculum = Curriculum(options.small_first, options.small_labels, options.growing, widen)
+    trunk = _shared(model, plans, example, mask, options.trunk)
+    if widen != "fresh":
+        try:
+            check_widening(model, plans, trunk, example, widen, mask)
+        except AdjCompressError:
+            if options.widen != AUTO:
+                raise
+            curriculum = replace(curriculum, widen="fresh")
+    return trunk, curriculum
+
+
+def _shared(
+    model: nn.Module, plans: Mapping[str, WidthPlan], example: Tensor, mask: RandomMask | None, asked: str
 ) -> tuple[str, ...]:
-    """The modules that all networks share, where that was asked for; what does not fit the model is an AdjCompressError."""
-    curriculum = curriculum_asked(options)
-    trunk = trunk_of(model, plans.values(), example) if pick(_TRUNKS, options.trunk, "--trunk") else ()
-    if trunk:
+    check_choice(_TRUNKS, asked, "--trunk")
+    if asked == "own":
+        return ()
+    try:
+        trunk = trunk_of(model, plans.values(), example)
         check_trunk(model, plans, trunk, example, mask)
-    if curriculum.widen != "fresh":
-        check_widening(model, plans, trunk, example, curriculum.widen, mask)
+    except AdjCompressError:
+        if asked != AUTO:
+            raise
+        return ()
     return trunk
 
 

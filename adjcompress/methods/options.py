@@ -17,7 +17,8 @@ class MethodOptions:
 
     `alphas`, `slim`, `keep`, `align` are those of `plan_widths`. `beta` and `seed`: the random mask r_beta. `schedule`,
     `weight`, `detach`: the adjoint loss; `small_first`, `small_labels`, `growing`, `widen`: its curriculum; `trunk`: the layers
-    before the first slim one are each network's "own" or "shared". `plan`: widths that are known already, in place of alphas.
+    before the first slim one are each network's "own" or "shared". "auto" as `widen` is "copies" and as `trunk` "shared", where
+    they fit the model. `plan`: widths that are known already, in place of alphas.
 
     A width search takes `alphas` or `width_step` as its candidates, `budgets` as `Budget.parse` reads them, and the latency
     table in file `table`. `halves`: it learns weights and widths on different halves of the images.

@@ -7,9 +7,11 @@ from adjcompress.training.recipe import RECIPES, Recipe, recipe
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import Run, begun_run, latest_run, new_run_folder, open_run, read_plan
 from adjcompress.training.start import TrainOptions, hardware_of, resume, train
+from adjcompress.training.ways import WAYS, Way, default_way
 
 __all__ = [
     "RECIPES",
+    "WAYS",
     "Evaluation",
     "Hardware",
     "Recipe",
@@ -17,7 +19,9 @@ __all__ = [
     "Run",
     "StepNews",
     "TrainOptions",
+    "Way",
     "begun_run",
+    "default_way",
     "evaluate",
     "evaluate_split",
     "fit",

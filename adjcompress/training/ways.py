@@ -1,0 +1,44 @@
+"""In which order do the networks of an adjoined training learn, where nobody says it in detail?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adjcompress.training.recipe import Recipe
+
+_PAPERS_RECIPES = ("papers-cifar", "imagenet")
+
+
+@dataclass(frozen=True)
+class Way:
+    """Choices of an adjoined training that belong together: fields of MethodOptions, and times the recipe's epochs."""
+
+    method: Mapping[str, Any]
+    longer: float = 1.0
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe for as long as this way takes."""
+        return recipe.changed(epochs=round(self.longer * recipe.epochs))
+
+
+# Four fifths of the epochs are the small network's alone, so two and a half times as many cost about what the papers' way
+# does, at every alpha from 2 on. benchmarks/results/accuracy.md has both networks of it beside those of the papers' way.
+WAYS = {
+    "papers": Way({}),
+    "small-first": Way(
+        {"small_first": 0.8, "small_labels": 0.5, "detach": True, "widen": "auto", "trunk": "auto"},
+        longer=2.5,
+    ),
+}
+
+
+def default_way(recipe: str, several_processes: bool, chosen: Mapping[str, Any]) -> str:
+    """The way for a training by `recipe` in which the fields `chosen` of MethodOptions and TrainOptions are given.
+
+    The small network first, unless the recipe is the papers', the weights are trained already, or something is asked for that
+    has only been looked at in the papers' way or cannot wait: a mask, a substitution, several processes.
+    """
+    other = any(chosen.get(name) for name in ("weights", "beta", "substitute"))
+    return "papers" if recipe in _PAPERS_RECIPES or several_processes or other else "small-first"

@@ -1,0 +1,103 @@
+"""What do the options of adjcompress train ask for?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from adjcompress_cli.model_options import model_options
+
+from adjcompress.data import DataSpec
+from adjcompress.errors import AdjCompressError, pick
+from adjcompress.methods import MethodOptions
+from adjcompress.training import WAYS, TrainOptions, default_way, read_plan, recipe
+
+_BY_WAY = ("detach", "small_first", "small_labels", "widen", "trunk")  # None where they were not given
+_OF_RECIPE = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "mixup", "clip_norm", "ema")
+
+
+def train_options(options: Mapping[str, Any]) -> TrainOptions:
+    """The options of the command line, by their names there, as a training."""
+    way = WAYS[_way(options)]
+    height, width = options["image_size"] or (None, None)
+    by_way = {**way.method, **{name: options[name] for name in _BY_WAY if options[name] is not None}}
+    return TrainOptions(
+        model=options["model"],
+        data=DataSpec(
+            options["data"],
+            height,
+            options["validation"],
+            options["seed"],
+            options["limit"],
+            width=width,
+            ignore_label=options["ignore_label"],
+        ),
+        method=options["method"],
+        method_options=MethodOptions(
+            alphas=options["alpha"],
+            slim=options["slim"] or None,
+            keep=options["keep"] or None,
+            align=_align(options["align"]),
+            beta=options["beta"],
+            seed=options["seed"],
+            schedule=options["schedule"],
+            plan=None if options["plan"] is None else read_plan(options["plan"]),
+            budgets=options["budget"],
+            table=None if options["table"] is None else str(options["table"].resolve()),
+            width_step=options["width_step"],
+            halves=options["halves"],
+            substitute=options["substitute"],
+            setting=options["setting"],
+            substitute_layers=options["substitute_layers"] or None,
+            dense_layers=options["dense_layers"] or None,
+            approximate=options["weights"] is not None,
+            weight_decay_scaling=options["weight_decay_scaling"],
+            machines=options["machines"],
+            cost=options["cost"],
+            samples_per_batch=options["samples_per_batch"],
+            warm_up=options["warm_up"],
+            weight=options["weight"],
+            growing=options["growing"],
+            temperature=options["temperature"],
+            dropout=options["dropout"],
+            dropout_blocks=options["dropout_blocks"],
+            **by_way,
+        ),
+        recipe=way.recipe(recipe(options["recipe"])).changed(**{name: options[name] for name in _OF_RECIPE}),
+        seed=options["seed"],
+        weights=options["weights"],
+        importance=options["importance"],
+        new_classifier=options["new_classifier"],
+        search_epochs=options["search_epochs"],
+        keep_weights=options["keep_weights"],
+        model_options=model_options(options["model_option"]),
+        teacher=options["teacher"],
+        attention=options["attention"].split(",") if options["attention"] else (),
+    )
+
+
+def _way(options: Mapping[str, Any]) -> str:
+    """The way that was asked for, or that suits the rest."""
+    asked = options["way"]
+    if options["method"] != "adjoined":
+        if asked is not None:
+            raise AdjCompressError(f"--way goes with --method adjoined, not with {options['method']}: leave it out.")
+        return "papers"
+    if asked is not None:
+        pick(WAYS, asked, "--way")
+        return str(asked)
+    processes = options["devices"] * options["nodes"] * int(os.environ.get("WORLD_SIZE", 1))
+    return default_way(options["recipe"], processes > 1, options)
+
+
+def _align(value: str) -> int:
+    """--align as a number: auto asks ONNX Runtime what suits this machine."""
+    from adjcompress.deploy import align_auto
+
+    if value == "auto":
+        return align_auto()
+    try:
+        return int(value)
+    except ValueError:
+        raise AdjCompressError(f"--align {value!r} is neither a number nor auto.") from None
