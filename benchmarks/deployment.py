@@ -39,7 +39,7 @@ def trained(folder: Path, run: str, arguments: argparse.Namespace) -> None:
         command(folder, "train", "--resume", "--run", run)
         return
     options = ["--data", str(Path(arguments.data).resolve()), "--model", arguments.model, "--alpha", arguments.alpha]
-    options += ["--align", "16", "--recipe", "cifar", "--augmentation", "crop-flip"]
+    options += ["--align", "16", "--recipe", "cifar", "--way", "papers"]
     options += ["--precision", hardware().precision, "--run", run]
     command(folder, "train", *options, *(["--epochs", arguments.epochs] if arguments.epochs else []))
 

@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(exist_ok=True)
     options = ["--data", str(Path(arguments.data).resolve()), "--model", arguments.model]
-    options += ["--alpha", arguments.alpha, "--epochs", arguments.epochs]
+    options += ["--alpha", arguments.alpha, "--epochs", arguments.epochs, "--way", "papers"]
     folder = arguments.folder
     train = command(folder, "train", "--resume") if arguments.resume else command(folder, "train", *options)
     log = [json.loads(line) for line in (folder / train["run"] / "log.jsonl").read_text().splitlines()]
