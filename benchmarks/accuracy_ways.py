@@ -34,10 +34,14 @@ class Protocol:
         return self.alphas[len(self.alphas) // 2]
 
 
+_GPU = Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True)
+_FINETUNE = Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), classes=10, weighted=True)
 PROTOCOLS = {
     "cpu": Protocol("resnet18", recipe("cifar"), (8.0,)),
-    "gpu": Protocol("resnet50", recipe("papers-cifar"), (4.0, 8.0, 16.0), compile=True),
-    "finetune": Protocol("cifar_resnet56", recipe("cifar").changed(epochs=10, lr=0.02), (2.0,), classes=10, weighted=True),
+    "gpu": _GPU,
+    **{f"gpu-{model}": replace(_GPU, model=model) for model in ("resnet18", "xresnet50", "xresnet18")},
+    "finetune": _FINETUNE,
+    "finetune-resnet20": replace(_FINETUNE, model="cifar_resnet20"),
 }
 
 
