@@ -6,7 +6,7 @@ in multiply-adds of training; where a row has the adjoined run's, its epochs are
     cpu       ResNet-18, 7x7 stem, on 20,000 images of CIFAR-100 less the tenth that is held out; 40 epochs of SGD; alpha 8
     gpu       ResNet-50 on all of CIFAR-100 by the papers' recipe, 150 epochs; alphas 4, 8 and 16; compiled
     finetune  CIFAR ResNet-56 from trained weights (--weights) on 30,000 images of CIFAR-10; 10 epochs; alpha 2
-    gpu-resnet18, gpu-xresnet50 and gpu-xresnet18 are gpu of other networks and stems, finetune-resnet20 finetune of a smaller one
+    gpu-resnet18, gpu-xresnet50 and gpu-xresnet18 are gpu of other networks and stems, finetune-resnet20 finetune of another
 
     python benchmarks/accuracy.py train --protocol cpu --data cifar100-20k.npz --part 0/2      # and --part 1/2
     python benchmarks/accuracy.py train --protocol cpu --data cifar100-20k.npz --only standard 'first*' --seed 1

@@ -141,7 +141,7 @@ _SECTIONS = {
     "--way",
     help="adjoined: all networks from the first step on (papers), or the small ones first, then both (small-first), which sets "
     "the next five and 2.5 times the epochs, most of them cheap. [default: small-first with recipes quick and cifar, but not "
-    "with --weights, --beta, --substitute or several processes]",
+    "with --weights, --beta or --substitute]",
 )
 @click.option(
     "--detach/--no-detach",
@@ -152,7 +152,7 @@ _SECTIONS = {
 @click.option(
     "--small-first",
     type=float,
-    help="adjoined, dan: part of the training in which the small networks learn alone, from labels; one process. "
+    help="adjoined, dan: part of the training in which the small networks learn alone, from labels. "
     "[default: 0.8 or 0, by --way]",
 )
 @click.option(

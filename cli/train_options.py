@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,8 +86,7 @@ def _way(options: Mapping[str, Any]) -> str:
     if asked is not None:
         pick(WAYS, asked, "--way")
         return str(asked)
-    processes = options["devices"] * options["nodes"] * int(os.environ.get("WORLD_SIZE", 1))
-    return default_way(options["recipe"], processes > 1, options)
+    return default_way(options["recipe"], options)
 
 
 def _align(value: str) -> int:

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equalities to the last bit, and two processes, need the CPU
 
@@ -106,10 +107,12 @@ def tiny_run(tmp_path: Path, trained_once: Path, monkeypatch: pytest.MonkeyPatch
     return ac.open_run(Path("runs/tiny"))
 
 
-def tiny_method(digits: ac.ImageData, alphas: tuple[float, ...] = (2,)) -> tuple[ac.ModelSpec, ac.AdjoinedMethod]:
+def tiny_method(
+    digits: ac.ImageData, alphas: tuple[float, ...] = (2,), **options: Any
+) -> tuple[ac.ModelSpec, ac.AdjoinedMethod]:
     spec = ac.ModelSpec("cifar_resnet20", len(digits.classes), 32)
     torch.manual_seed(0)
-    method = ac.AdjoinedMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=alphas))
+    method = ac.AdjoinedMethod.build(spec.build(), torch.zeros(2, 3, 32, 32), ac.MethodOptions(alphas=alphas, **options))
     return spec, method
 
 

@@ -122,7 +122,6 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
         ("--beta 0.5", 0, 20),
         ("--substitute low_rank --setting 0.3", 0, 20),
         ("--weights trained.pt", 0, 20),
-        ("--devices 2", 0, 20),
         ("--method dan --budget macs=0.5", 0, 20),
         ("--method standard", 0, 20),
     ],
@@ -134,11 +133,6 @@ def test_the_small_networks_learn_first_where_nothing_speaks_against_it(argument
     assert (method.small_first, asked.recipe.epochs) == (first, epochs)
     by_way = (method.small_labels, method.detach, method.widen, method.trunk)
     assert by_way == ((0.5, True, "auto", "auto") if first else (0.0, False, "fresh", "own"))
-
-
-def test_several_processes_learn_the_papers_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert train_options(command("train").make_context("train", []).params).method_options.small_first == 0
 
 
 def test_a_way_is_told_and_its_parts_may_be_chosen_otherwise(folder: Path) -> None:

@@ -22,7 +22,6 @@ from adjcompress.adjoined import Curriculum, restore_unread_, trunk_of, unread_s
 from adjcompress.data import DataSpec
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.loop import check_training
 from adjcompress.training.recipe import make_optimizers
 
 IMAGE = torch.zeros(2, 3, 32, 32)
@@ -314,12 +313,6 @@ def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: 
     method = whole.method()
     assert isinstance(method, AdjoinedMethod) and method.curriculum == Curriculum(0.5, 0.0, True, "copies")
     assert method.network.trunk == ("conv1", "layer1", "layer2.0.bn1", "layer2.0.relu1")
-
-
-def test_small_networks_that_learn_first_do_so_in_one_process(digits: ac.ImageData) -> None:
-    check_training(adjoined("cifar_resnet20"), digits, ac.recipe("quick"), 2)
-    with pytest.raises(ac.AdjCompressError, match="--method adjoined needs one process here, not 2: with --small-first"):
-        check_training(adjoined("cifar_resnet20", small_first=0.5), digits, ac.recipe("quick"), 2)
 
 
 def test_a_search_refuses_what_its_second_phase_would(here: Path) -> None:

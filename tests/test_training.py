@@ -472,15 +472,17 @@ torch.set_num_threads(1)
 atexit.register(lambda: print("still connected:", torch.distributed.is_initialized()))  # runs after what launch registers
 digits = read_data(DataSpec("digits", limit=120))
 digits = replace(digits, train=digits.train.subset(torch.arange(96)))
-spec, method = tiny_method(digits)
 fabric = ac.launch(ac.Hardware("cpu", precision="64"))
 recipe = ac.recipe("cifar").changed(epochs=2, batch_size=int(sys.argv[2]), augmentation="none", lr=0.05)
-ac.fit(method, digits, recipe, sys.argv[1], model=spec, fabric=fabric)
+first = dict(small_first=0.5, small_labels=0.5, detach=True, widen="copies", trunk="shared")
+for name, options in dict(papers={{}}, first=first).items():
+    spec, method = tiny_method(digits, **options)
+    ac.fit(method, digits, recipe, sys.argv[1] + name, model=spec, fabric=fabric)
 """
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
-    """In double precision: in single, six steps of a deep network turn 1e-7 into 1e-3."""
+    """In double precision: in single, six steps of a deep network turn 1e-7 into 1e-3. Also where the full network rests."""
     script = tmp_path / "train_it.py"
     script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -498,14 +500,15 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         done = subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
     assert alone.returncode == 0
     assert done.stdout.splitlines() == ["still connected: False"] * 2
-    one, both = (newest_checkpoint(tmp_path / name) for name in ("one", "two"))
-    assert one is not None and both is not None
-    for name, tensor in one.checkpoint.weights.items():
-        other = both.checkpoint.weights[name]
-        assert torch.allclose(tensor.double(), other.double(), rtol=1e-6, atol=1e-8), name
-    results = [json.loads((tmp_path / name / "results.json").read_text())["test"] for name in ("one", "two")]
-    assert results[0]["full"]["images"] == results[1]["full"]["images"]
-    assert ac.open_run(tmp_path / "two").config["processes"] == 2
+    for way in ("papers", "first"):
+        one, both = (newest_checkpoint(tmp_path / f"{name}{way}") for name in ("one", "two"))
+        assert one is not None and both is not None
+        for name, tensor in one.checkpoint.weights.items():
+            other = both.checkpoint.weights[name]
+            assert torch.allclose(tensor.double(), other.double(), rtol=1e-6, atol=1e-8), (way, name)
+        results = [json.loads((tmp_path / f"{name}{way}" / "results.json").read_text())["test"] for name in ("one", "two")]
+        assert results[0]["full"]["images"] == results[1]["full"]["images"]
+        assert ac.open_run(tmp_path / f"two{way}").config["processes"] == 2
 
 
 def test_sgd_takes_parameters_whose_first_gradient_comes_late() -> None:

@@ -32,7 +32,6 @@ from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 _PAPERS = Curriculum()
-RESTS = "with --small-first the full network rests, and several processes would wait for its gradients"
 AUTO = "auto"  # of --widen and --trunk: copies and shared, where they fit the model
 _TRUNKS = ("own", "shared", AUTO)  # whether the layers before the first slim one are computed once for all
 
@@ -65,7 +64,7 @@ class AdjoinedMethod(Method):
         if curriculum.growing and len(self.by_size) < 2:
             raise AdjCompressError("--growing lets several small networks join in turn: give several --alpha, or leave it out.")
         if curriculum.small_first:
-            self.alone = RESTS
+            self.rests = True
             network.register_buffer("joined", torch.tensor(False))  # whether the full network has begun
             network.register_buffer("unread_scales", unread_scales(network))
         self._seen_joined = False

@@ -22,7 +22,7 @@ from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, mac
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, check_same_table, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, check_choice, pick
-from adjcompress.methods.adjoined import RESTS, AdjoinedMethod, checked_beyond
+from adjcompress.methods.adjoined import AdjoinedMethod, checked_beyond
 from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Search, Terms, decay_groups
 from adjcompress.methods.supervised import refuse_auxiliary, tell_progress_
@@ -100,8 +100,7 @@ class SearchMethod(Search):
     def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves_after = self.warm_up if options.halves else None
-        halves = "halves of the images, for weights and for widths, are those of one" if options.halves else None
-        self.alone = RESTS if options.small_first else halves
+        self.alone = "halves of the images, for weights and for widths, are those of one" if options.halves else None
         self.table = table_checksum(options.table)
         self.budgets = parse_budgets(options.budgets)
         by_name = {cost.name: cost for cost in costs}

@@ -43,6 +43,8 @@ class Method(Protocol):
     """What is trained and checkpointed."""
     alone: str | None = None
     """Why it trains in one process only; None: several may share the images."""
+    rests: bool = False
+    """Whether a part of the network has no gradient in some steps."""
     halves_after: float | None = None
     """From which part of the training on steps see the two halves of the images in turn, the first half at even steps; before
     that all see the first half. None: no halves."""

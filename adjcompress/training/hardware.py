@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from adjcompress.errors import AdjCompressError, check_choice, pick
 
@@ -48,13 +51,21 @@ def launch(hardware: Hardware) -> Fabric:
         accelerator="cuda" if use_cuda else "cpu",
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        strategy=_Together(start_method="popen") if devices * nodes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave)
     return fabric
+
+
+class _Together(DDPStrategy):
+    """Processes that share a step's images, and do not wait for the gradients of what rests in it."""
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        self._ddp_kwargs["find_unused_parameters"] = bool(getattr(module, "rests", False))
+        return super().setup_module(module)
 
 
 def _leave() -> None:

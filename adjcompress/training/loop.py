@@ -334,6 +334,7 @@ class _StepLoss(nn.Module):
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.network = method.network
+        self.rests = method.rests
         self._loss = method.loss
 
     def forward(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:

@@ -34,11 +34,11 @@ WAYS = {
 }
 
 
-def default_way(recipe: str, several_processes: bool, chosen: Mapping[str, Any]) -> str:
+def default_way(recipe: str, chosen: Mapping[str, Any]) -> str:
     """The way for a training by `recipe` in which the fields `chosen` of MethodOptions and TrainOptions are given.
 
     The small network first, unless the recipe is the papers', the weights are trained already, or something is asked for that
-    has only been looked at in the papers' way or cannot wait: a mask, a substitution, several processes.
+    was only looked at in the papers' way: a mask, a substitution.
     """
     other = any(chosen.get(name) for name in ("weights", "beta", "substitute"))
-    return "papers" if recipe in _PAPERS_RECIPES or several_processes or other else "small-first"
+    return "papers" if recipe in _PAPERS_RECIPES or other else "small-first"
