@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import adjcompress as ac
 from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, decide, used
-from adjcompress.adjoined.expected import LatencyCost, Sizes, macs_cost, parameters_cost
+from adjcompress.adjoined.expected import ExpectedLatency, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Anchor, Budget, Grid, LatencyTable, Sweep, fingerprint, layer_shapes, parse_budgets
 from adjcompress.methods import MethodOptions, SearchMethod
@@ -270,7 +270,7 @@ def test_the_expected_latency_at_a_one_hot_choice_is_the_tables_prediction(name:
     network = search_network(full)
     table = a_table(full, grid)
     sizes = Sizes(full, network.candidates)
-    cost = LatencyCost(full, sizes, table, IMAGE)
+    cost = ExpectedLatency(full, sizes, table, IMAGE)
     assert cost.full == pytest.approx(table.predict(full, IMAGE).total_ms)
     for seed in range(3):
         numbers = drawn(network, seed)
@@ -297,7 +297,7 @@ def test_the_expected_cost_is_the_mean_over_all_choices(make: Any) -> None:
     sizes = Sizes(full, network.candidates)
     costs: list[Any] = [macs_cost(full, sizes, IMAGE), parameters_cost(full, sizes)]
     if make is not Mixed:  # where several groups feed a layer, latency is interpolated
-        costs.append(LatencyCost(full, sizes, a_table(full, Grid(16, True)), IMAGE))
+        costs.append(ExpectedLatency(full, sizes, a_table(full, Grid(16, True)), IMAGE))
     for cost in costs:
         mean = sum(part * cost.exact(np.array([numbers]))[0] for part, numbers in enumerated(network, probabilities))
         assert cost.expected(probabilities).item() == pytest.approx(mean, rel=1e-9)
@@ -426,7 +426,7 @@ def test_a_search_whose_table_is_gone_or_another_is_not_restored(tmp_path: Path)
 def test_the_expected_latency_does_not_jump_where_another_candidate_becomes_the_likeliest() -> None:
     full = Smooth()
     network = search_network(full, slim=("*",))
-    cost = LatencyCost(full, Sizes(full, network.candidates), a_table(full, Grid(16, True), slower=2000), IMAGE)
+    cost = ExpectedLatency(full, Sizes(full, network.candidates), a_table(full, Grid(16, True), slower=2000), IMAGE)
     logits = torch.randn(network.logits.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     for row in range(len(logits)):
         tied = logits.clone()

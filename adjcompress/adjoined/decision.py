@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adjcompress.adjoined.expected import Choices, Cost
+from adjcompress.adjoined.expected import Choices, ExpectedCost
 from adjcompress.cost import Budget
 from adjcompress.errors import AdjCompressError
 
@@ -31,7 +31,7 @@ _MOVES = 2000
 class Limit:
     """A cost and the budget that it must keep."""
 
-    cost: Cost
+    cost: ExpectedCost
     budget: Budget
 
     @property

@@ -27,7 +27,7 @@ Choices = NDArray[np.int64]
 _KNOTS = 9  # widths between which the time of a layer is interpolated that several groups feed
 
 
-class Cost(Protocol):
+class ExpectedCost(Protocol):
     """One cost of a network as a function of the widths that its groups choose."""
 
     name: str
@@ -122,7 +122,7 @@ class Sizes:
         return result
 
 
-class EntriesCost:
+class ExpectedEntries:
     """A cost that is a weighted sum of the entries of the parameters: each counts once for every position it is used at."""
 
     def __init__(self, name: str, sizes: Sizes, uses: NDArray[np.float64], full: int) -> None:
@@ -139,12 +139,12 @@ class EntriesCost:
         return result
 
 
-def parameters_cost(network: nn.Module, sizes: Sizes) -> EntriesCost:
+def parameters_cost(network: nn.Module, sizes: Sizes) -> ExpectedEntries:
     """The number of parameters, those of batch norms and biases included."""
-    return EntriesCost("params", sizes, np.ones(len(sizes.rows)), sum(each.numel() for each in network.parameters()))
+    return ExpectedEntries("params", sizes, np.ones(len(sizes.rows)), sum(each.numel() for each in network.parameters()))
 
 
-def macs_cost(network: nn.Module, sizes: Sizes, example: Tensor) -> EntriesCost:
+def macs_cost(network: nn.Module, sizes: Sizes, example: Tensor) -> ExpectedEntries:
     """MACs for one image of `example` (N, C, H, W): every weight of a layer works at every position of its output."""
     for name, module in network.named_modules():
         if isinstance(module, Convolution) and not isinstance(module, nn.Conv2d):
@@ -158,10 +158,10 @@ def macs_cost(network: nn.Module, sizes: Sizes, example: Tensor) -> EntriesCost:
         positions = layer.shape.size[0] if layer.shape.kind == "linear" else int(np.prod(layer.shape.output_size))
         uses[sizes.weight_row(layer.name)] += positions
         full += positions * network.get_submodule(layer.name).weight.numel()  # type: ignore[operator]
-    return EntriesCost("macs", sizes, uses, full)
+    return ExpectedEntries("macs", sizes, uses, full)
 
 
-class LatencyCost:
+class ExpectedLatency:
     """Milliseconds that a latency table predicts.
 
     A layer between two groups takes the mean of its measured times over both choices. Where several groups feed a layer, as

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, adjoint_loss
 from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, check_reach, decide, used
-from adjcompress.adjoined.expected import Choices, Cost, LatencyCost, Sizes, macs_cost, parameters_cost
+from adjcompress.adjoined.expected import Choices, ExpectedCost, ExpectedLatency, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
 from adjcompress.cost import Budget, check_same_table, parse_budgets, table_checksum, table_for
 from adjcompress.errors import AdjCompressError, check_choice, pick
@@ -97,7 +97,7 @@ class SearchMethod(Search):
     warm_up = 0.2
     """The part of the search in which the logits rest, and weights learn at every width."""
 
-    def __init__(self, network: SearchNetwork, costs: Sequence[Cost], options: MethodOptions, example: Tensor) -> None:
+    def __init__(self, network: SearchNetwork, costs: Sequence[ExpectedCost], options: MethodOptions, example: Tensor) -> None:
         self.network, self.options, self.example = network, options, example
         self.halves_after = self.warm_up if options.halves else None
         self.alone = "halves of the images, for weights and for widths, are those of one" if options.halves else None
@@ -133,9 +133,9 @@ class SearchMethod(Search):
         if options.alphas and options.width_step:
             raise AdjCompressError("--alpha and --width-step both give candidates: leave one of them out.")
         sizes = Sizes(model, candidates)
-        costs: list[Cost] = [macs_cost(model, sizes, example), parameters_cost(model, sizes)]
+        costs: list[ExpectedCost] = [macs_cost(model, sizes, example), parameters_cost(model, sizes)]
         if options.table is not None:
-            costs.append(LatencyCost(model, sizes, table_for(Path(options.table), budgets), example))
+            costs.append(ExpectedLatency(model, sizes, table_for(Path(options.table), budgets), example))
         elif any(budget.cost == "latency" for budget in budgets):
             raise AdjCompressError(
                 "--budget latency needs --table: measure one with adjcompress bench --table table.json --model NAME "
@@ -228,7 +228,7 @@ class SearchMethod(Search):
         return {"search": {"costs": costs, "widths": widths, "temperature": temperature, "price": float(network.price)}}
 
     def doubt(self) -> str | None:
-        return next((limit.cost.doubt for limit in self.limits if isinstance(limit.cost, LatencyCost)), None)
+        return next((limit.cost.doubt for limit in self.limits if isinstance(limit.cost, ExpectedLatency)), None)
 
     def deployables(self) -> dict[str, nn.Module]:
         """The full network alone: the small one's statistics are those of all widths together, and say nothing of one."""
