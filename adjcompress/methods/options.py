@@ -67,6 +67,11 @@ class MethodOptions:
     dropout: float = 0.5
     dropout_blocks: float = 0.0
 
+    @property
+    def cuts(self) -> bool:
+        """Whether a network below the full width is asked for."""
+        return self.plan is not None or any(alpha != 1 for alpha in self.alphas)
+
     def at_plan(self, plan: WidthPlan) -> MethodOptions:
         """The same at these widths, without what would choose others."""
         nothing: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in _CHOOSES_WIDTHS}

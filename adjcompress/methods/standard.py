@@ -31,8 +31,7 @@ class StandardMethod(Method):
     def chosen(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> tuple[str, WidthPlan | None]:
         """What the network is called that is trained, and by which plan it is cut out of `model`; None: it is all of it."""
         check_taken(cls.name, options)
-        cut = options.plan is not None or any(alpha != 1 for alpha in options.alphas)
-        if cut:
+        if options.cuts:
             refuse_auxiliary(model)
         elif (options.slim, options.keep, options.align) != (None, None, 1):
             raise AdjCompressError(

@@ -14,8 +14,6 @@ from adjcompress.report.words import printable
 from adjcompress.supernets import Reach, open_gates
 from adjcompress.training import Run
 
-_METHOD = "budgeted"
-
 
 @dataclass(frozen=True)
 class Learnt:
@@ -40,8 +38,6 @@ class Learnt:
 def read_learnt(run: Run, problems: list[str]) -> Learnt | None:
     """The architecture's history in log.jsonl; None of another method or, with a sentence in `problems`, where damaged."""
     try:
-        if run.config["method"]["name"] != _METHOD:
-            return None
         records = [record for record in run.log() if "architecture" in record]
         told = [record["architecture"] for record in records]
         if not told:

@@ -267,9 +267,8 @@ def _check(options: TrainOptions) -> None:
         raise AdjCompressError("--new-classifier lets the last layer of trained weights start afresh: give --weights too.")
     if options.importance is not None and options.weights is None:
         raise AdjCompressError("--importance orders the channels of trained weights: give --weights too, or leave it out.")
-    cut = any(alpha != 1 for alpha in options.method_options.alphas) or options.method_options.plan is not None
-    cut = cut or (METHODS[options.method].cuts_always and not options.method_options.alphas)
-    if options.importance is not None and not cut:
+    always = METHODS[options.method].cuts_always and not options.method_options.alphas
+    if options.importance is not None and not (options.method_options.cuts or always):
         raise AdjCompressError(
             f"--importance says which channels a small network keeps, and --method {options.method} cuts none here: leave it "
             "out, or give --alpha."
