@@ -51,12 +51,13 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
         f"## Protocol {name}: {figures['model']}",
         "",
         f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
-        "mean over seeds, and deviation. Seconds are of runs beside others on the same machine: compare them roughly. "
+        "mean over seeds, and deviation; beside it the same networks on the held-out images, by which a way is chosen. "
+        "Seconds are of runs beside others on the same machine: compare them roughly. "
         f"One thread, ONNX Runtime, batch 1: {networks}. "
         f"{measured_on(content)}. `{content['command']}`",
         "",
-        "| way | full | small | epochs | images seen | MACs in training | seconds | precision | seeds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| way | full | small | on validation | epochs | images seen | MACs in training | seconds | precision | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for way, words in figures["words"].items():
         own = [row for row in rows if row["way"] == way]
@@ -70,7 +71,7 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
             )
             full = spread([row["test"]["full"] for row in own]) if "full" in own[0]["test"] else ""
             lines.append(
-                f"| {words} | {full} | {small} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
+                f"| {words} | {full} | {small} | {validated(own)} | {own[0]['epochs']} | {own[0]['images'] / 1e3:,.0f} k | "
                 f"{own[0]['training_macs'] / 1e12:.1f} T{taught_for(name, way, rows)} | "
                 f"{mean(row['seconds'] for row in own):.0f}{' *' * any(row.get('added') for row in own)} | "
                 f"{', '.join(sorted({row.get('precision', before) for row in own}))} | "
@@ -100,6 +101,12 @@ def taught_for(protocol: str, way: str, rows: list[dict[str, Any]]) -> str:
         return "; its teacher's are not known"
     teachers = [row["training_macs"] for row in rows if row["way"] == TEACHER]
     return f" + {teachers[0] / 1e12:.1f} T for its teacher" if teachers else ""
+
+
+def validated(rows: list[dict[str, Any]]) -> str:
+    """Top-1 on validation after the last epoch, of every network in the order of its columns, mean over seeds."""
+    last = [row["curve"][-1]["accuracy"] for row in rows]
+    return ", ".join(f"{100 * mean(each[label] for each in last):.2f}" for label in rows[0]["test"]) + " %"
 
 
 def spread(values: list[float]) -> str:
