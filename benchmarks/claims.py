@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from claims_accuracy import accuracy_rows, log_rows, loss_rows
+from claims_accuracy import accuracy_rows, log_rows, loss_rows, schedule_rows
 from paper_counts import CLAIMS, published_count, small_of
 from record import RESULTS, record
 from shown import measured_on
@@ -236,7 +236,16 @@ def page() -> str:
 
 
 def main() -> None:
-    rows = [*parameter_rows(), *speed_rows(), *searched_rows(), *accuracy_rows(), *log_rows(), *loss_rows(), *sparse_rows()]
+    rows = [
+        *parameter_rows(),
+        *speed_rows(),
+        *searched_rows(),
+        *accuracy_rows(),
+        *log_rows(),
+        *loss_rows(),
+        *schedule_rows(),
+        *sparse_rows(),
+    ]
     for row in rows:
         print(f"{row['claim']} ({row['source']}; {row['setting']}): {row['found']}")
     record("claims", {"rows": rows}, "counts exact; speed: see latency.json")
