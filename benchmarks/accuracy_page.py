@@ -16,6 +16,8 @@ from shown import measured_on
 
 from adjcompress.files import write_text
 
+SEEN = " (the trained weights have seen them)"
+
 
 def write_page() -> None:
     """Write results/accuracy.md anew."""
@@ -51,7 +53,8 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
         f"## Protocol {name}: {figures['model']}",
         "",
         f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
-        "mean over seeds, and deviation; beside it the same networks on the held-out images, by which a way is chosen. "
+        "mean over seeds, and deviation; beside it the same networks on the held-out images, by which a way is chosen"
+        f"{SEEN * PROTOCOLS[name].weighted}. "
         "Seconds are of runs beside others on the same machine: compare them roughly. "
         f"One thread, ONNX Runtime, batch 1: {networks}. "
         f"{measured_on(content)}. `{content['command']}`",
