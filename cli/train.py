@@ -125,6 +125,12 @@ _SECTIONS = {
     "--warm-up", type=float, default=0.2, show_default=True, help="budgeted: part of the training with the whole network."
 )
 @click.option(
+    "--way",
+    help="adjoined: all networks from the first step on (papers), or the small ones first, then all (small-first), which sets "
+    "--small-first, --small-labels, --detach, --widen and --trunk and takes 2.5 times a recipe's epochs, most of them cheap. "
+    "[default: small-first with recipes quick and cifar, but not with --weights, --beta or --substitute]",
+)
+@click.option(
     "--beta",
     type=float,
     default=0.0,
@@ -136,12 +142,6 @@ _SECTIONS = {
     default="quadratic",
     show_default=True,
     help="Weight of the divergence over time: quadratic, linear, cosine, exponential, constant.",
-)
-@click.option(
-    "--way",
-    help="adjoined: all networks from the first step on (papers), or the small ones first, then both (small-first), which sets "
-    "the next five and 2.5 times the epochs, most of them cheap. [default: small-first with recipes quick and cifar, but not "
-    "with --weights, --beta or --substitute]",
 )
 @click.option(
     "--detach/--no-detach",
