@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.models import DenseNet, MobileNetV2
 
 import adjcompress as ac
 from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Sweep, fingerprint, layer_shapes
@@ -120,6 +121,16 @@ def train_tiny(folder: str, digits: ac.ImageData, **changes: object) -> ac.deplo
     spec, method = tiny_method(digits)
     recipe = ac.recipe("quick").changed(**{"epochs": 1, "batch_size": 32, **changes})
     return ac.fit(method, digits, recipe, folder, model=spec)
+
+
+def short_mobilenet(num_classes: int = 10) -> nn.Module:
+    """Inverted residuals, with and without a shortcut and a stride: what MobileNetV2 is made of."""
+    return MobileNetV2(num_classes, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]])
+
+
+def short_densenet(num_classes: int = 10) -> nn.Module:
+    """Two dense blocks, whose norms follow concatenations: what DenseNet-121 is made of."""
+    return DenseNet(16, (2, 2), 32, num_classes=num_classes)
 
 
 SIZE = (16, 24)

@@ -84,7 +84,7 @@ def test_every_file_opens_with_a_sentence_and_every_public_name_has_a_docstring(
 
 def test_commands_import_the_library_inside_their_bodies() -> None:
     for path in (ROOT / "cli").glob("*.py"):
-        if path.name == "progress.py":  # itself imported inside a body
+        if path.name in ("progress.py", "train_options.py"):  # themselves imported inside a body
             continue
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):

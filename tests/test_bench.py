@@ -52,7 +52,7 @@ def test_a_speedup_is_the_ratio_of_medians_with_its_interval() -> None:
     assert noisy.low < noisy.value < noisy.high and noisy.low > 2.5 and noisy.high < 3.5
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "cifar_resnet20", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["conftest:short_mobilenet", "cifar_resnet20", "squeezenet1_1"])
 def test_macs_read_from_a_graph_are_those_counted_in_torch(tmp_path: Path, name: str) -> None:
     images = torch.randn(7, 3, 64, 64)
     network = ac.create_model(name, 10).eval()

@@ -205,7 +205,13 @@ def test_an_extraction_that_cannot_be_is_refused(tiny_run: Run, digits: ac.Image
 
 @pytest.mark.parametrize(
     ("name", "simplify"),
-    [("mobilenet_v2", False), ("mobilenet_v2", True), ("densenet121", True), ("convnext_tiny", True), ("inception_v3", True)],
+    [
+        ("conftest:short_mobilenet", False),
+        ("mobilenet_v2", True),
+        ("conftest:short_densenet", True),
+        ("convnext_tiny", True),
+        ("inception_v3", True),
+    ],
 )
 def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, simplify: bool) -> None:
     size = 96 if name == "inception_v3" else 32
@@ -216,7 +222,7 @@ def test_onnx_computes_what_torch_does_at_any_batch(tmp_path: Path, name: str, s
     assert report.certificate.relative <= 1e-4 and report.certificate.agreement == 1 and report.certificate.images == 10
     model = onnx.load(tmp_path / "a.onnx")
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == report.batch_norms_left
-    assert (report.batch_norms_left == 0) == (name != "densenet121")  # there norms follow concatenations
+    assert (report.batch_norms_left == 0) == (name != "conftest:short_densenet")  # there norms follow concatenations
     assert list(tmp_path.iterdir()) == [tmp_path / "a.onnx"]
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": images[:3].numpy()})
@@ -374,7 +380,7 @@ def test_external_data_lie_beside_the_file_and_both_are_written_or_none(tiny_run
 
 
 def test_nodes_with_weights_are_named_after_their_modules(tmp_path: Path, images: Tensor) -> None:
-    network = randomise_(ac.create_model("mobilenet_v2", 10, 32))
+    network = randomise_(ac.create_model("conftest:short_mobilenet", 10, 32))
     ac.export_onnx(network, tmp_path / "a.onnx", images)
     names = {node.name for node in onnx.load(tmp_path / "a.onnx").graph.node if node.op_type in ("Conv", "Gemm")}
     assert names == {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}

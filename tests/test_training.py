@@ -12,6 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,20 +36,23 @@ from adjcompress.training.run import held, point_latest_at
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from conftest import tiny_method
-import adjcompress as ac
-from adjcompress.data import DataSpec, read_data
+from test_training import Path, ac, train_slowly
 
 class Slow(ac.Reporter):
     def step(self, news):
         print(news.epoch, news.step, flush=True)
 
-digits = read_data(DataSpec("digits", limit=120))
 torch.set_num_threads(1)
-spec, method = tiny_method(digits)
-recipe = ac.recipe("quick").changed(epochs=3, batch_size=16, label_smoothing=0.1, ema=0.9)
-ac.fit(method, digits, recipe, "run", model=spec, resume=sys.argv[1] == "resume", reporter=Slow(), checkpoint_minutes=0.0)
+train_slowly(Path("run"), sys.argv[1] == "resume", Slow())
 """
+
+
+def train_slowly(folder: Path, resume: bool, reporter: ac.Reporter) -> None:
+    """Three epochs of seven steps, with a checkpoint after each step."""
+    digits = read_data(DataSpec("digits", limit=120))
+    spec, method = tiny_method(digits)
+    recipe = ac.recipe("quick").changed(epochs=3, batch_size=16, label_smoothing=0.1, ema=0.9)
+    ac.fit(method, digits, recipe, folder, model=spec, resume=resume, reporter=reporter, checkpoint_minutes=0.0)
 
 
 def start(folder: Path, mode: str) -> subprocess.Popen[str]:
@@ -62,9 +68,7 @@ def last_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    whole = start(tmp_path / "whole", "anew")
     for mode, last in (("anew", "1 3"), ("resume", "1 6")):
         process = start(tmp_path / "killed", mode)
         assert process.stdout is not None
@@ -77,9 +81,10 @@ def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path:
         assert process.returncode == -signal.SIGKILL
         assert checkpoints(tmp_path / "killed" / "run")[-1].name.startswith("checkpoint-1.")
     resumed = start(tmp_path / "killed", "resume")
-    for process in (whole, resumed):
-        process.communicate()
-        assert process.returncode == 0
+    with one_thread():
+        train_slowly(tmp_path / "whole" / "run", False, ac.Reporter())
+    resumed.communicate()
+    assert resumed.returncode == 0
     first, second = (last_weights(tmp_path / name / "run") for name in ("whole", "killed"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -92,6 +97,17 @@ def test_a_killed_training_resumes_to_the_same_weights_to_the_last_bit(tmp_path:
         assert one["train"]["loss"] == pytest.approx(other["train"]["loss"])
     results = [json.loads((tmp_path / name / "run" / "results.json").read_text())["test"] for name in ("whole", "killed")]
     assert results[0] == results[1]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch uses one thread: sums of several are of another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Stop(Exception):
@@ -461,24 +477,26 @@ def test_tensorboard_sees_every_epoch_of_a_resumed_run(
 # --- several processes ----------------------------------------------------------------------------------------------
 
 DISTRIBUTED = """
-import atexit, sys, json, torch
+import atexit, sys, torch
 sys.path.insert(0, {tests!r})
-from dataclasses import replace
-from conftest import tiny_method
-import adjcompress as ac
-from adjcompress.data import DataSpec, TensorSplit, read_data
+from test_training import Path, train_both_ways
 
 torch.set_num_threads(1)
 atexit.register(lambda: print("still connected:", torch.distributed.is_initialized()))  # runs after what launch registers
-digits = read_data(DataSpec("digits", limit=120))
-digits = replace(digits, train=digits.train.subset(torch.arange(96)))
-fabric = ac.launch(ac.Hardware("cpu", precision="64"))
-recipe = ac.recipe("cifar").changed(epochs=2, batch_size=int(sys.argv[2]), augmentation="none", lr=0.05)
-first = dict(small_first=0.5, small_labels=0.5, detach=True, widen="copies", trunk="shared")
-for name, options in dict(papers={{}}, first=first).items():
-    spec, method = tiny_method(digits, **options)
-    ac.fit(method, digits, recipe, sys.argv[1] + name, model=spec, fabric=fabric)
+train_both_ways(Path("two"), 16)
 """
+
+
+def train_both_ways(folder: Path, batch_size: int) -> None:
+    """Six steps of the papers' way, and of the small network first, in all processes of this launch."""
+    digits = read_data(DataSpec("digits", limit=120))
+    digits = replace(digits, train=digits.train.subset(torch.arange(96)))
+    fabric = ac.launch(ac.Hardware("cpu", precision="64"))
+    recipe = ac.recipe("cifar").changed(epochs=2, batch_size=batch_size, augmentation="none", lr=0.05)
+    first = {"small_first": 0.5, "small_labels": 0.5, "detach": True, "widen": "copies", "trunk": "shared"}
+    for name, options in {"papers": {}, "first": first}.items():
+        spec, method = tiny_method(digits, **options)
+        ac.fit(method, digits, recipe, folder / name, model=spec, fabric=fabric)
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
@@ -493,22 +511,19 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         "--standalone",
         "--nproc-per-node=2",
         str(script),
-        "two",
-        "16",
     ]
-    with subprocess.Popen([sys.executable, str(script), "one", "32"], cwd=tmp_path, env=environment) as alone:
-        done = subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
-    assert alone.returncode == 0
+    done = subprocess.run(two, cwd=tmp_path, check=True, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["still connected: False"] * 2
+    train_both_ways(tmp_path / "one", 32)
     for way in ("papers", "first"):
-        one, both = (newest_checkpoint(tmp_path / f"{name}{way}") for name in ("one", "two"))
+        one, both = (newest_checkpoint(tmp_path / name / way) for name in ("one", "two"))
         assert one is not None and both is not None
         for name, tensor in one.checkpoint.weights.items():
             other = both.checkpoint.weights[name]
             assert torch.allclose(tensor.double(), other.double(), rtol=1e-6, atol=1e-8), (way, name)
-        results = [json.loads((tmp_path / f"{name}{way}" / "results.json").read_text())["test"] for name in ("one", "two")]
+        results = [json.loads((tmp_path / name / way / "results.json").read_text())["test"] for name in ("one", "two")]
         assert results[0]["full"]["images"] == results[1]["full"]["images"]
-        assert ac.open_run(tmp_path / f"two{way}").config["processes"] == 2
+        assert ac.open_run(tmp_path / "two" / way).config["processes"] == 2
 
 
 def test_sgd_takes_parameters_whose_first_gradient_comes_late() -> None:
