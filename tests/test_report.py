@@ -202,6 +202,15 @@ def test_a_page_tells_the_result_and_where_it_came_from(run: ac.training.Run) ->
         assert text in page.text
 
 
+def test_a_full_network_that_waits_is_told(run: ac.training.Run) -> None:
+    told = "For 1 of 2 epochs the small networks learn alone, and the full one waits."
+    assert told not in Page(write_report(run)).text
+    config = json.loads((run.folder / "config.json").read_text())
+    config["method"]["settings"]["small_first"] = 0.5
+    (run.folder / "config.json").write_text(json.dumps(config))
+    assert told in Page(write_report(ac.open_run(run.folder))).text
+
+
 def test_a_page_is_written_into_the_run_unless_told_otherwise(run: ac.training.Run) -> None:
     assert write_report(run) == Path("runs/tiny/report.html")
     assert write_report(run, "elsewhere/page.html").is_file()

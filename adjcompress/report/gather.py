@@ -113,6 +113,12 @@ class RunFacts:
         return any(score.mean_iou is not None for score in known)
 
     @property
+    def epochs_alone(self) -> float:
+        """For how many epochs the small networks learn before the full one begins."""
+        part = number((self.config["method"].get("settings") or {}).get("small_first"))
+        return self.epochs_planned * (part or 0.0)
+
+    @property
     def full(self) -> Network | None:
         return next((network for network in self.networks if network.name == "full"), None)
 

@@ -166,8 +166,13 @@ def _unfinished(run: RunFacts) -> str | None:
 def _test_sentence(run: RunFacts) -> str:
     scores = [f"{network.name} {percent(network.test)}" for network in run.networks if network.test is not None]
     if not scores:
-        return "The test split is looked at once, at the end; that has not happened yet."
-    return f"On the test split, looked at once, at the end: {enumeration(scores)}. Diamonds mark these."
+        return "The test split is looked at once, at the end; that has not happened yet." + _order_sentence(run)
+    return f"On the test split, looked at once, at the end: {enumeration(scores)}. Diamonds mark these." + _order_sentence(run)
+
+
+def _order_sentence(run: RunFacts) -> str:
+    alone, of = run.epochs_alone, counted(run.epochs_planned, "epoch")
+    return f" For {alone:.3g} of {of} the small networks learn alone, and the full one waits." if alone else ""
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
