@@ -68,7 +68,7 @@ def loss_rows() -> list[dict[str, Any]]:
                     "setting": setting(figures),
                     "found": "; ".join(each),
                     "figures": ends,
-                    "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
+                    "command": figures["command"],
                 }
             )
     return rows
@@ -99,7 +99,7 @@ def schedule_rows() -> list[dict[str, Any]]:
                     "setting": f"{setting(figures)}, {alpha.replace('alpha', 'alpha ')}, seed {', '.join(map(str, seeds))}",
                     "found": ", ".join(f"{label} {gain:+.2f}" for label, gain in gains.items()) + " points",
                     "figures": gains,
-                    "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
+                    "command": figures["command"],
                 }
             )
     return rows
@@ -113,8 +113,8 @@ def shown(scores: dict[str, float]) -> str:
 def accuracy_by(protocol: str) -> dict[str, Any]:
     """What accuracy.py measured by a protocol; nothing where it was not run."""
     path = RESULTS / f"accuracy_{protocol}.json"
-    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.is_file() else {}
-    return figures
+    content = json.loads(path.read_text()) if path.is_file() else {"figures": {}, "command": ""}
+    return {**content["figures"], "command": content["command"]} if content["figures"] else {}
 
 
 def setting(figures: dict[str, Any]) -> str:
@@ -125,10 +125,10 @@ def setting(figures: dict[str, Any]) -> str:
 def accuracy_rows() -> list[dict[str, Any]]:
     """What the papers say of accuracy, beside what accuracy.py measured, by every protocol that was run."""
     rows = []
-    for protocol, alphas in (("gpu", (4, 8, 16)), ("cpu", (4, 8, 16))):
+    for protocol in ("gpu", "cpu"):
         figures = accuracy_by(protocol)
-        for alpha in alphas if figures else ():
-            rows += accuracies(figures, protocol, f"adjoined{alpha}", f"alpha{alpha}")
+        for alpha in (4, 8, 16) if figures else ():
+            rows += accuracies(figures, f"adjoined{alpha}", f"alpha{alpha}")
     told = {row["claim"] for row in rows}
     for claim, source, *_ in ACCURACY:
         if claim not in told:
@@ -138,7 +138,7 @@ def accuracy_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def accuracies(figures: dict[str, Any], protocol: str, way: str, small: str) -> list[dict[str, Any]]:
+def accuracies(figures: dict[str, Any], way: str, small: str) -> list[dict[str, Any]]:
     """The three claims at one alpha, of the seeds that both ways were trained with."""
     by_seed: dict[str, dict[int, dict[str, float]]] = {}
     for row in figures["rows"]:
@@ -158,7 +158,7 @@ def accuracies(figures: dict[str, Any], protocol: str, way: str, small: str) -> 
                 "setting": f"{setting(figures)}, {small.replace('alpha', 'alpha ')}, seed {', '.join(map(str, seeds))}",
                 "found": f"{means[0]:.2f} % against {means[1]:.2f} %: {means[0] - means[1]:+.2f} points",
                 "figures": {"ours": ours, "others": theirs},
-                "command": f"python benchmarks/accuracy.py measure --protocol {protocol} --data cifar100.npz",
+                "command": figures["command"],
             }
         )
     return found

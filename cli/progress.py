@@ -16,11 +16,12 @@ from adjcompress.training import Recipe, Reporter, StepNews
 class ProgressReporter(Reporter):
     """Bar, loss, accuracy of every network, images/s and time left.
 
-    `small_first`: the part of a training that begins in which the small networks learn alone, to be told.
+    `small_first`: the part of a training that begins in which the small networks learn alone, to be told; and if `by_default`,
+    how to have it otherwise.
     """
 
-    def __init__(self, small_first: float = 0.0) -> None:
-        self._small_first = small_first
+    def __init__(self, small_first: float = 0.0, by_default: bool = False) -> None:
+        self._small_first, self._by_default = small_first, by_default
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._accuracy = ""
@@ -30,9 +31,8 @@ class ProgressReporter(Reporter):
         click.echo(f"{run}: recipe {recipe.name}, {recipe.epochs} epochs{where}", err=True)
         if self._small_first:
             alone = f"{self._small_first * recipe.epochs:.3g} of {recipe.epochs} epochs"
-            click.echo(
-                f"Small networks first: alone for {alone}, then with the full one; --way papers begins with all.", err=True
-            )
+            other = "; --way papers begins with all" * self._by_default
+            click.echo(f"Small networks first: alone for {alone}, then with the full one{other}.", err=True)
         if sys.stderr.isatty():
             columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(30), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console, transient=True)

@@ -128,7 +128,8 @@ _SECTIONS = {
     "--way",
     help="adjoined: all networks from the first step on (papers), or the small ones first, then all (small-first), which sets "
     "--small-first, --small-labels, --detach, --widen and --trunk and takes 2.5 times a recipe's epochs, most of them cheap. "
-    "[default: small-first with recipes quick and cifar, but not with --weights, --beta or --substitute]",
+    "[default: small-first with recipes quick and cifar, but not with --weights, --beta, --substitute, "
+    "or another --schedule or --weight]",
 )
 @click.option(
     "--beta",
@@ -153,30 +154,35 @@ _SECTIONS = {
     "--small-first",
     type=float,
     help="adjoined, dan: part of the training in which the small networks learn alone, from labels. "
-    "[default: 0.8 or 0, by --way]",
+    "[default: 0.8 or 0, by --way; dan: 0]",
 )
 @click.option(
     "--small-labels",
     type=float,
     help="adjoined, dan: part of the small networks' loss that is cross-entropy; the rest is the divergence. "
-    "[default: 0.5 or 0, by --way]",
+    "[default: 0.5 or 0, by --way; dan: 0]",
 )
 @click.option("--growing", is_flag=True, help="With --small-first and several --alpha: the smallest begins, others join.")
 @click.option(
     "--widen",
     help="With --small-first: the full network joins as it is (fresh), or computing what the small one does (zeros, copies). "
-    "auto: copies, where they fit. [default: auto or fresh, by --way]",
+    "auto: copies, where they fit. [default: auto or fresh, by --way; dan: fresh]",
 )
 @click.option(
     "--trunk",
     help="adjoined, dan: layers before the first slim one are each network's own, or computed once for all (shared). auto: "
-    "shared, where it fits. [default: auto or own, by --way]",
+    "shared, where it fits. [default: auto or own, by --way; dan: own]",
 )
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
 @click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
 @click.option("--dropout-blocks", type=float, default=0.0, show_default=True, help="dropout: rate after every block.")
 @click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
-@click.option("--epochs", type=int, help="Epochs, in place of the recipe's; of all networks together.")
+@click.option(
+    "--epochs",
+    type=int,
+    help="Epochs in all, in place of the recipe's. The full network has the last fifth of "
+    "them by --way small-first, which costs about as much as --way papers with 2.5 times its epochs.",
+)
 @click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
 @click.option("--augmentation", help="none, crop-flip, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.")
@@ -236,7 +242,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     \b
     Examples:
       adjcompress train
-      adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --epochs 6
+      adjcompress train --data cifar100.npz --model resnet18 --alpha 8 --recipe cifar
       adjcompress train --data photos/ --model mobilenet_v2 --alpha 2 --alpha 4 --image-size 64 --align auto
       adjcompress train --method dan --budget macs=0.45
       adjcompress train --method substitute --substitute low_rank --budget params=1.2M --teacher runs/digits-resnet18-standard
@@ -247,7 +253,7 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
     """
     from adjcompress_cli.main import given
     from adjcompress_cli.progress import ProgressReporter
-    from adjcompress_cli.train_options import train_options
+    from adjcompress_cli.train_options import settled, train_options
 
     from adjcompress.report import write_report
     from adjcompress.training import Hardware, Reporter, begun_run, hardware_of, resume
@@ -263,14 +269,17 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
         }
         options |= {name: value for name, value in own.items() if not given(ctx, name)}
     hardware = Hardware(**{name: options[name] for name in ("device", "devices", "nodes", "precision", "compile")})
-    asked = None if options["resume"] else train_options(options)
-    first = asked.method_options.small_first if asked else 0.0
-    reporter: Reporter = Reporter() if quiet else ProgressReporter(first)
+    by_default = options["way"] is None
+    if not options["resume"]:
+        options = settled(options)
+    first = options["small_first"] if options["way"] == "small-first" else 0.0
+    reporter: Reporter = Reporter() if quiet else ProgressReporter(first, by_default)
     try:
-        if asked is None:
+        if options["resume"]:
             _refuse_changes(ctx, options["run"])
             run = resume(options["run"], hardware, reporter)
         else:
+            asked = train_options(options)
             notes = {"options": {name: _plain(value) for name, value in options.items() if name not in _OF_THE_MACHINE}}
             run = train_anew(asked, options["run"], hardware, reporter, notes)
     finally:
@@ -312,7 +321,7 @@ def _refuse_changes(ctx: click.Context, folder: Path | None) -> None:
     from adjcompress.training import begun_run
 
     run = begun_run(folder)
-    before = (run.config.get("notes") or {}).get("options", {})
+    before = {"way": "papers", **(run.config.get("notes") or {}).get("options", {})}  # there was no other once
     for name, value in ctx.params.items():
         if given(ctx, name) and name not in _OF_THE_MACHINE and str(before.get(name)) != str(_plain(value)):
             option = f"--{name.replace('_', '-')}"

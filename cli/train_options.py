@@ -8,7 +8,7 @@ from typing import Any
 from adjcompress_cli.model_options import model_options
 
 from adjcompress.data import DataSpec
-from adjcompress.errors import AdjCompressError, pick
+from adjcompress.errors import AdjCompressError, check_choice
 from adjcompress.methods import MethodOptions
 from adjcompress.training import WAYS, TrainOptions, default_way, read_plan, recipe
 
@@ -16,11 +16,18 @@ _BY_WAY = ("detach", "small_first", "small_labels", "widen", "trunk")  # None wh
 _OF_RECIPE = ("epochs", "batch_size", "lr", "augmentation", "label_smoothing", "mixup", "clip_norm", "ema")
 
 
+def settled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the way that suits them, where none is given, and with what it sets."""
+    way, ordinary = _way(options), MethodOptions()
+    by_way = {name: WAYS[way or "papers"].method.get(name, getattr(ordinary, name)) for name in _BY_WAY}
+    given = {name: options[name] for name in _BY_WAY if options[name] is not None}
+    return {**options, "way": way, **by_way, **given}
+
+
 def train_options(options: Mapping[str, Any]) -> TrainOptions:
-    """The options of the command line, by their names there, as a training."""
-    way = WAYS[_way(options)]
+    """Options that are `settled`, by their names on the command line, as a training."""
+    way = WAYS[options["way"] or "papers"]
     height, width = options["image_size"] or (None, None)
-    by_way = {**way.method, **{name: options[name] for name in _BY_WAY if options[name] is not None}}
     return TrainOptions(
         model=options["model"],
         data=DataSpec(
@@ -61,7 +68,7 @@ def train_options(options: Mapping[str, Any]) -> TrainOptions:
             temperature=options["temperature"],
             dropout=options["dropout"],
             dropout_blocks=options["dropout_blocks"],
-            **by_way,
+            **{name: options[name] for name in _BY_WAY},
         ),
         recipe=way.recipe(recipe(options["recipe"])).changed(**{name: options[name] for name in _OF_RECIPE}),
         seed=options["seed"],
@@ -76,17 +83,19 @@ def train_options(options: Mapping[str, Any]) -> TrainOptions:
     )
 
 
-def _way(options: Mapping[str, Any]) -> str:
-    """The way that was asked for, or that suits the rest."""
-    asked = options["way"]
+def _way(options: Mapping[str, Any]) -> str | None:
+    """The way that was asked for, or that suits the rest; None: the method has no ways."""
+    asked: str | None = options["way"]
     if options["method"] != "adjoined":
         if asked is not None:
             raise AdjCompressError(f"--way goes with --method adjoined, not with {options['method']}: leave it out.")
-        return "papers"
-    if asked is not None:
-        pick(WAYS, asked, "--way")
-        return str(asked)
-    return default_way(options["recipe"], options)
+        return None
+    if asked is None:
+        return default_way(options["recipe"], options)
+    check_choice(WAYS, asked, "--way")
+    if asked == "small-first" and options["small_first"] == 0:
+        raise AdjCompressError("--small-first 0 has no small network learn first: give --way papers.")
+    return asked
 
 
 def _align(value: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 from adjcompress_cli.main import main
 from adjcompress_cli.sections import Sectioned
 from adjcompress_cli.train import _OF_THE_MACHINE
-from adjcompress_cli.train_options import train_options
+from adjcompress_cli.train_options import settled, train_options
 from click.testing import CliRunner, Result
 
 import adjcompress as ac
@@ -116,6 +116,9 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
         ("--recipe cifar", 0.8, 100),
         ("--recipe cifar --epochs 7", 0.8, 7),
         ("--way papers", 0, 20),
+        ("--small-first 0", 0, 20),
+        ("--schedule linear", 0, 20),
+        ("--weight 2", 0, 20),
         ("--small-first 0.5 --way small-first", 0.5, 50),
         ("--recipe papers-cifar", 0, 150),
         ("--recipe papers-cifar --way small-first", 0.8, 375),
@@ -128,7 +131,7 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
 )
 def test_the_small_networks_learn_first_where_nothing_speaks_against_it(arguments: str, first: float, epochs: int) -> None:
     train = command("train")
-    asked = train_options(train.make_context("train", arguments.split()).params)
+    asked = train_options(settled(train.make_context("train", arguments.split()).params))
     method = asked.method_options
     assert (method.small_first, asked.recipe.epochs) == (first, epochs)
     by_way = (method.small_labels, method.detach, method.widen, method.trunk)
@@ -140,7 +143,14 @@ def test_a_way_is_told_and_its_parts_may_be_chosen_otherwise(folder: Path) -> No
     assert said.exit_code == 0 and "Small networks first: alone for 0.8 of 1 epochs" in said.stderr
     settings = json.loads((folder / "runs/latest/config.json").read_text())["method"]["settings"]
     assert settings["widen"] == "zeros" and not settings["detach"] and settings["small_labels"] == 0.5 and settings["trunk"]
+    assert "--way small-first" in (page := (folder / "runs/latest/report.html").read_text()) and "--no-detach" in page
+    (folder / "runs/latest/results.json").unlink()
+    assert run("train", "--resume", "--way", "small-first", "--small-first", "0.8", "--no-detach").exit_code == 0
     for arguments, text in (
+        (
+            ("--way", "small-first", "--small-first", "0"),
+            "--small-first 0 has no small network learn first: give --way papers.",
+        ),
         (("--method", "standard", "--way", "papers"), "--way goes with --method adjoined, not with standard: leave it out."),
         (("--way", "paper"), "--way 'paper' is unknown. Choices: papers, small-first."),
     ):

@@ -337,7 +337,7 @@ def test_widths_that_were_searched_are_trained_with_a_shared_trunk(here: Path) -
         ({"widen": "copies"}, "--widen copies needs a part of the training before the full network: give --small-first 0.8"),
         ({"growing": True, "small_first": 0.5, "alphas": (2,)}, "--growing lets several small networks join in turn"),
         ({"growing": True}, "--growing needs a part of the training before the full network"),
-        ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies"),
+        ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies, fresh, zeros, auto."),
     ],
 )
 def test_curricula_that_say_nothing_are_refused(here: Path, changes: dict[str, Any], text: str) -> None:
@@ -349,6 +349,8 @@ def test_curricula_that_say_nothing_are_refused(here: Path, changes: dict[str, A
 def test_what_is_left_to_the_tool_is_what_fits_the_model() -> None:
     def chosen(name: str, **changes: Any) -> tuple[str, bool]:
         method = adjoined(name, widen="auto", trunk="auto", **changes)
+        told = method.doubt() or ""
+        assert ("The full ConvNeXt begins afresh" in told) == (name == "convnext_tiny")
         return method.curriculum.widen, bool(method.network.trunk)
 
     assert chosen("cifar_resnet20", small_first=0.5) == ("copies", True)

@@ -202,6 +202,15 @@ def test_a_page_tells_the_result_and_where_it_came_from(run: ac.training.Run) ->
         assert text in page.text
 
 
+def test_the_command_of_a_run_from_before_there_were_ways_repeats_it(run: ac.training.Run) -> None:
+    config = json.loads((run.folder / "config.json").read_text())
+    for method, told in (("adjoined", "adjcompress train --way papers"), ("standard", "adjcompress train --method")):
+        config["notes"] = {"options": {"method": method, "detach": False, "epochs": 3}}
+        (run.folder / "config.json").write_text(json.dumps(config))
+        text = Page(write_report(ac.open_run(run.folder))).text
+        assert told in text and "--no-detach" not in text
+
+
 def test_a_full_network_that_waits_is_told(run: ac.training.Run) -> None:
     told = "For 1 of 2 epochs the small networks learn alone, and the full one waits."
     assert told not in Page(write_report(run)).text

@@ -46,6 +46,8 @@ class AdjoinedMethod(Method):
 
     name = "adjoined"
     cuts_always = True
+    afresh: str | None = None
+    """The model in which copies do not fit, where they were to be taken."""
     planned = "plan"
     """What the small network is called whose widths a plan gives."""
 
@@ -92,7 +94,10 @@ class AdjoinedMethod(Method):
         trunk, curriculum = checked_beyond(model, plans, example, options, mask)
         network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
         own = (options.schedule, options.weight, options.detach)
-        return cls(network, *own, substitution, scaling, dense, curriculum)
+        method = cls(network, *own, substitution, scaling, dense, curriculum)
+        if options.widen == AUTO and options.small_first and curriculum.widen == "fresh":
+            method.afresh = type(model).__name__
+        return method
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> AdjoinedMethod:
@@ -158,6 +163,14 @@ class AdjoinedMethod(Method):
             network.get_buffer("joined").fill_(True)
         self._seen_joined = True  # the buffer is asked once: on a GPU every question waits
 
+    def doubt(self) -> str | None:
+        if self.afresh is None:
+            return None
+        return (
+            f"The full {self.afresh} begins afresh when the small networks have learnt: with copies of their channels it would "
+            "not compute what they do. --way papers trains it from the first step on."
+        )
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         if self.substitution is None:
             return decay_groups(self.network, weight_decay)
@@ -204,6 +217,7 @@ def checked_beyond(
 def _shared(
     model: nn.Module, plans: Mapping[str, WidthPlan], example: Tensor, mask: RandomMask | None, asked: str
 ) -> tuple[str, ...]:
+    """The modules of the trunk, none where it is each network's own."""
     check_choice(_TRUNKS, asked, "--trunk")
     if asked == "own":
         return ()

@@ -38,7 +38,7 @@ class Learnt:
 def read_learnt(run: Run, problems: list[str]) -> Learnt | None:
     """The architecture's history in log.jsonl; None of another method or, with a sentence in `problems`, where damaged."""
     try:
-        records = [record for record in run.log() if "architecture" in record]
+        records = [record for record in run.log() if isinstance(record, Mapping) and "architecture" in record]
         told = [record["architecture"] for record in records]
         if not told:
             return None

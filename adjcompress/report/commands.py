@@ -44,12 +44,16 @@ def _train(config: Mapping[str, Any]) -> Command:
             "Trained from Python, with adjcompress.fit: its model, method, recipe and seed stand in config.json.", None
         )
     words = ["adjcompress train"]
+    if options.get("method") == "adjoined" and "way" not in options:
+        words.append("--way papers")  # there was no other when it was trained
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, list):
             words += [_option(option, item) for item in value]
         elif value is True:
             words.append(option)
+        elif name == "detach" and value is False and options.get("way"):
+            words.append("--no-detach")  # what is meant without it depends on the way
         elif value is not None and value is not False:
             words.append(_option(option, value))
     machine = {"--device": config.get("device"), "--precision": config.get("precision")}

@@ -61,7 +61,10 @@ def launch(hardware: Hardware) -> Fabric:
 
 
 class _Together(DDPStrategy):
-    """Processes that share a step's images, and do not wait for the gradients of what rests in it."""
+    """Processes that share a step's images, and do not wait for the gradients of what rests in it.
+
+    Lightning takes DDP's arguments when it is made, before it is known what will be trained; here they follow the module.
+    """
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         self._ddp_kwargs["find_unused_parameters"] = bool(getattr(module, "rests", False))

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adjcompress.methods import MethodOptions
 from adjcompress.training.recipe import Recipe
 
+_OF_LOSS = ("schedule", "weight")
 _PAPERS_RECIPES = ("papers-cifar", "imagenet")
 
 
@@ -23,8 +25,8 @@ class Way:
         return recipe.changed(epochs=round(self.longer * recipe.epochs))
 
 
-# Four fifths of the epochs are the small network's alone, so two and a half times as many cost about what the papers' way
-# does, at every alpha from 2 on. benchmarks/results/accuracy.md has both networks of it beside those of the papers' way.
+# Four fifths of the epochs are the small network's alone, so two and a half times as many cost about the multiply-adds of the
+# papers' way, at every alpha from 2 on. benchmarks/results/accuracy.md has both networks of it beside those of the papers' way.
 WAYS = {
     "papers": Way({}),
     "small-first": Way(
@@ -38,7 +40,9 @@ def default_way(recipe: str, chosen: Mapping[str, Any]) -> str:
     """The way for a training by `recipe` in which the fields `chosen` of MethodOptions and TrainOptions are given.
 
     The small network first, unless the recipe is the papers', the weights are trained already, or something is asked for that
-    was only looked at in the papers' way: a mask, a substitution.
+    was only looked at in the papers' way: a mask, a substitution, another schedule or weight.
     """
-    other = any(chosen.get(name) for name in ("weights", "beta", "substitute"))
+    ordinary = MethodOptions()
+    other = any(chosen.get(name) for name in ("weights", "beta", "substitute")) or chosen.get("small_first") == 0
+    other = other or any(chosen.get(name, getattr(ordinary, name)) != getattr(ordinary, name) for name in _OF_LOSS)
     return "papers" if recipe in _PAPERS_RECIPES or other else "small-first"
