@@ -152,7 +152,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         axis.set_xlabel("multiply-adds of training, 1e12" if mixed else "seconds of training")
     axes[2].set_xlabel("part of the training")
     axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
-    axes[2].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -113,8 +113,10 @@ def shown(scores: dict[str, float]) -> str:
 def accuracy_by(protocol: str) -> dict[str, Any]:
     """What accuracy.py measured by a protocol; nothing where it was not run."""
     path = RESULTS / f"accuracy_{protocol}.json"
-    content = json.loads(path.read_text()) if path.is_file() else {"figures": {}, "command": ""}
-    return {**content["figures"], "command": content["command"]} if content["figures"] else {}
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    return {**content["figures"], "command": content["command"]}
 
 
 def setting(figures: dict[str, Any]) -> str:

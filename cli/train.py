@@ -180,8 +180,8 @@ _SECTIONS = {
 @click.option(
     "--epochs",
     type=int,
-    help="Epochs in all, in place of the recipe's. The full network has the last fifth of "
-    "them by --way small-first, which costs about as much as --way papers with 2.5 times its epochs.",
+    help="Epochs in all, in place of the recipe's. By --way small-first the full network has the last fifth of them, and 2.5 "
+    "times as many epochs cost what they do by --way papers.",
 )
 @click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
@@ -279,9 +279,8 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
             _refuse_changes(ctx, options["run"])
             run = resume(options["run"], hardware, reporter)
         else:
-            asked = train_options(options)
             notes = {"options": {name: _plain(value) for name, value in options.items() if name not in _OF_THE_MACHINE}}
-            run = train_anew(asked, options["run"], hardware, reporter, notes)
+            run = train_anew(train_options(options), options["run"], hardware, reporter, notes)
     finally:
         if isinstance(reporter, ProgressReporter):
             reporter.close()

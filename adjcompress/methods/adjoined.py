@@ -32,8 +32,8 @@ from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 _PAPERS = Curriculum()
-AUTO = "auto"  # of --widen and --trunk: copies and shared, where they fit the model
-_TRUNKS = ("own", "shared", AUTO)  # whether the layers before the first slim one are computed once for all
+_AUTO = "auto"  # of --widen and --trunk: copies and shared, where they fit the model
+_TRUNKS = ("own", "shared", _AUTO)  # whether the layers before the first slim one are computed once for all
 
 
 class AdjoinedMethod(Method):
@@ -95,7 +95,7 @@ class AdjoinedMethod(Method):
         network, scaling = AdjoinedNetwork(model, plans, mask, trunk), options.weight_decay_scaling
         own = (options.schedule, options.weight, options.detach)
         method = cls(network, *own, substitution, scaling, dense, curriculum)
-        if options.widen == AUTO and options.small_first and curriculum.widen == "fresh":
+        if options.widen == _AUTO and options.small_first and curriculum.widen == "fresh":
             method.afresh = type(model).__name__
         return method
 
@@ -200,15 +200,15 @@ def checked_beyond(
 
     What does not fit the model is an AdjCompressError; "auto" is what fits.
     """
-    check_choice((*WIDENINGS, AUTO), options.widen, "--widen")
-    widen = {AUTO: "copies" if options.small_first else "fresh"}.get(options.widen, options.widen)
+    check_choice((*WIDENINGS, _AUTO), options.widen, "--widen")
+    widen = {_AUTO: "copies" if options.small_first else "fresh"}.get(options.widen, options.widen)
     curriculum = Curriculum(options.small_first, options.small_labels, options.growing, widen)
     trunk = _shared(model, plans, example, mask, options.trunk)
     if widen != "fresh":
         try:
             check_widening(model, plans, trunk, example, widen, mask)
         except AdjCompressError:
-            if options.widen != AUTO:
+            if options.widen != _AUTO:
                 raise
             curriculum = replace(curriculum, widen="fresh")
     return trunk, curriculum
@@ -225,7 +225,7 @@ def _shared(
         trunk = trunk_of(model, plans.values(), example)
         check_trunk(model, plans, trunk, example, mask)
     except AdjCompressError:
-        if asked != AUTO:
+        if asked != _AUTO:
             raise
         return ()
     return trunk

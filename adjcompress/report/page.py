@@ -88,7 +88,7 @@ def render(run: RunFacts, others: Sequence[RunFacts] = ()) -> str:
         has_others=bool(others),
         setting=setting,
         training=_training_figures(run),
-        test=_test_sentence(run),
+        test=_test_sentence(run) + _order_sentence(run),
         planes=_planes(rows, setting),
         unfinished_runs=[facts.name for facts, _ in rows if not facts.finished],
         derived=[variant.label for variant in rows[0][1] if variant.derived and variant.accuracy is not None],
@@ -166,8 +166,8 @@ def _unfinished(run: RunFacts) -> str | None:
 def _test_sentence(run: RunFacts) -> str:
     scores = [f"{network.name} {percent(network.test)}" for network in run.networks if network.test is not None]
     if not scores:
-        return "The test split is looked at once, at the end; that has not happened yet." + _order_sentence(run)
-    return f"On the test split, looked at once, at the end: {enumeration(scores)}. Diamonds mark these." + _order_sentence(run)
+        return "The test split is looked at once, at the end; that has not happened yet."
+    return f"On the test split, looked at once, at the end: {enumeration(scores)}. Diamonds mark these."
 
 
 def _order_sentence(run: RunFacts) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from adjcompress.methods import MethodOptions
 from adjcompress.training.recipe import Recipe
 
-_OF_LOSS = ("schedule", "weight")
+_PAPERS_ALONE = ("beta", "substitute", "schedule", "weight")
 _PAPERS_RECIPES = ("papers-cifar", "imagenet")
 
 
@@ -43,6 +43,6 @@ def default_way(recipe: str, chosen: Mapping[str, Any]) -> str:
     was only looked at in the papers' way: a mask, a substitution, another schedule or weight.
     """
     ordinary = MethodOptions()
-    other = any(chosen.get(name) for name in ("weights", "beta", "substitute")) or chosen.get("small_first") == 0
-    other = other or any(chosen.get(name, getattr(ordinary, name)) != getattr(ordinary, name) for name in _OF_LOSS)
-    return "papers" if recipe in _PAPERS_RECIPES or other else "small-first"
+    other = any(chosen.get(name) not in (None, getattr(ordinary, name)) for name in _PAPERS_ALONE)
+    trained, never = chosen.get("weights") is not None, chosen.get("small_first") == 0
+    return "papers" if recipe in _PAPERS_RECIPES or other or trained or never else "small-first"
