@@ -137,13 +137,15 @@ def plot(figures: dict[str, Any], path: Path) -> None:
         number, curve = names.index(row["way"]), row["curve"]
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
         scale = row["training_macs"] / 1e12 / row["seconds"] if mixed else 1.0
-        cost, small = [point["seconds"] * scale for point in curve], figures["small"]
+        small = figures["small"]
         for axis, label in ((axes[0], "full"), (axes[1], small)):
-            if label in row["test"]:
-                axis.plot(cost, [100 * point["accuracy"][label] for point in curve], **style)
+            known = [point for point in curve if label in point["accuracy"]]  # a network that waits is not measured
+            if known:
+                cost = [point["seconds"] * scale for point in known]
+                axis.plot(cost, [100 * point["accuracy"][label] for point in known], **style)
         label = "full" if "full" in row["test"] else small
-        part = [number / len(curve) for number in range(1, len(curve) + 1)]
-        axes[2].plot(part, [point["loss"][label] for point in curve], **style)
+        known = [(at / len(curve), point["loss"][label]) for at, point in enumerate(curve, 1) if label in point["loss"]]
+        axes[2].plot(*zip(*known, strict=True), **style)
     for axis, title in zip(
         axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
     ):

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 import adjcompress as ac
 from adjcompress.adjoined import Curriculum, restore_unread_, trunk_of, unread_scales, widen_
 from adjcompress.data import DataSpec
+from adjcompress.data.loader import steps_of
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.recipe import make_optimizers
@@ -313,6 +314,22 @@ def test_the_full_network_is_widened_once_and_a_resumed_run_ends_the_same(here: 
     method = whole.method()
     assert isinstance(method, AdjoinedMethod) and method.curriculum == Curriculum(0.5, 0.0, True, "copies")
     assert method.network.trunk == ("conv1", "layer1", "layer2.0.bn1", "layer2.0.relu1")
+
+
+def test_a_network_is_measured_from_when_it_learns_and_its_average_begins_then(here: Path) -> None:
+    asked = options(small_first=0.7, growing=True)
+    asked = replace(asked, recipe=asked.recipe.changed(epochs=3), data=DataSpec("digits", 16, limit=60))
+    steps = 3 * steps_of(len(ac.read_data(asked.data).train), asked.recipe.batch_size)
+    last = replace(asked, method_options=replace(asked.method_options, small_first=1 - 1 / steps))  # joins in the last step
+    run, averaged = train(last, Path("run")), train(replace(last, recipe=last.recipe.changed(ema=0.9)), Path("averaged"))
+    first, second = (each.method().network.state_dict() for each in (run, averaged))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    run = train(asked, Path("other"))
+    assert [list(record["validation"]) for record in run.log()] == [
+        ["alpha4"],
+        ["alpha2", "alpha4"],
+        ["full", "alpha2", "alpha4"],
+    ]
 
 
 def test_a_search_refuses_what_its_second_phase_would(here: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -162,6 +162,11 @@ class AdjoinedMethod(Method):
                     widen_(network, self.by_size[-1], images[:2], copies=curriculum.widen == "copies")
             network.get_buffer("joined").fill_(True)
         self._seen_joined = True  # the buffer is asked once: on a GPU every question waits
+
+    def waiting(self, progress: float) -> Collection[str]:
+        if not self.curriculum.alone(progress):
+            return frozenset()
+        return frozenset({"full", *self.by_size}).difference(self.curriculum.joined(self.by_size, progress))
 
     def doubt(self) -> str | None:
         if self.afresh is None:

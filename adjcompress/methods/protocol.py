@@ -86,6 +86,10 @@ class Method(Protocol):
         """Options of the model's constructor that build a deployable in place of the model itself; JSON."""
         return {}
 
+    def waiting(self, progress: float) -> Collection[str]:
+        """The deployables that have not begun to learn at `progress` in [0, 1]: nothing is measured of them yet."""
+        return frozenset()
+
     def record(self) -> dict[str, Any]:
         """What the epoch's line of the log holds beside losses and accuracy, by name; JSON."""
         return {}

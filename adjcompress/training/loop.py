@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -187,7 +187,8 @@ class _Training:
             done = Position(epoch + 1, 0, time.monotonic() - self.began)
             _check_weights(self.network, done, self.folder)
             with _averaged(self.method, self.average):
-                validation = self._evaluate(self.data.validation, self.fabric.autocast)
+                waiting = self.method.waiting(self._progress(done.epoch * self.batches.steps - 1))
+                validation = self._evaluate(self.data.validation, self.fabric.autocast, waiting)
                 recorded = self.method.record()
             record = {
                 "epoch": epoch + 1,
@@ -234,7 +235,7 @@ class _Training:
         self.network.train()
         for step, (pixels, labels) in enumerate(self.batches.epoch(epoch, first), first):
             done = epoch * steps + step
-            progress = done / (self.recipe.epochs * steps)
+            progress = self._progress(done)
             torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
             set_rates_(self.recipes_own, self.recipe, progress)
             terms = self.step_loss(*self._shown(pixels, labels), progress)
@@ -248,6 +249,8 @@ class _Training:
                 optimizer.step()
                 optimizer.zero_grad()
             if self.average:
+                if done and self.method.waiting(self._progress(done - 1)) != self.method.waiting(progress):
+                    self.average.n_averaged.zero_()  # a network began, from weights that its average knows nothing of
                 self.average.update_parameters(self.network)
 
             meter.add(terms, len(labels))
@@ -278,8 +281,13 @@ class _Training:
         chosen = labels if labels.is_floating_point() else F.one_hot(labels, classes)
         return chosen * (1 - smoothing) + smoothing / classes
 
-    def _evaluate(self, split: Split, autocast: Any) -> dict[str, Evaluation]:
-        networks, place = self.method.deployables(), (self.fabric.global_rank, self.fabric.world_size)
+    def _progress(self, step: int) -> float:
+        """Which part of the training has passed when `step` begins, counted over all epochs."""
+        return step / (self.recipe.epochs * self.batches.steps)
+
+    def _evaluate(self, split: Split, autocast: Any, without: Collection[str] = ()) -> dict[str, Evaluation]:
+        networks = {name: network for name, network in self.method.deployables().items() if name not in without}
+        place = (self.fabric.global_rank, self.fabric.world_size)
         return evaluate_split(networks, self.data, split, autocast, *place)
 
     def _save(self, position: Position) -> None:
