@@ -13,9 +13,9 @@ in multiply-adds of training; where a row has the adjoined run's, its epochs are
     python benchmarks/accuracy.py measure --protocol cpu --data cifar100-20k.npz
 
 Trainings are kept in --folder and resumed; with --minutes a call ends after the epoch in which these are over, and the next
-goes on. `measure` takes all seeds and ways that it finds there and writes results/accuracy_<protocol>.json and .svg and
-accuracy.md, which has the protocols that were measured. With --add the result keeps its timings, and the rows of ways and seeds
-that are not in --folder; the new ones are marked, for their seconds are another machine's.
+goes on. `measure` takes all seeds and ways that it finds there and writes results/accuracy_<protocol>.json and .svg (with
+--epochs a result of their own) and accuracy.md, which has all that was measured. With --add the result keeps its timings, and
+the rows of ways and seeds that are not in --folder; the new ones are marked, for their seconds are another machine's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from statistics import mean
 from typing import Any
 
 from accuracy_page import plot, write_page
-from accuracy_ways import PROTOCOLS, TEACHER, ways
+from accuracy_ways import PROTOCOLS, TEACHER, result_name, ways
 from record import RESULTS, record
 from torch import nn
 from training import timed, trained
@@ -99,7 +99,7 @@ def measure(job: Job) -> None:
     """Gather every run, time the networks that came out side by side, and write what was found."""
     data = read_data(data_of(job.arguments))
     rows, networks = rows_of(job, data)
-    name = f"accuracy_{job.arguments.protocol}"
+    name = result_name(job.arguments.protocol, job.arguments.epochs or job.protocol.recipe.epochs)
     figures = {
         "protocol": job.arguments.protocol,
         "model": job.protocol.model,

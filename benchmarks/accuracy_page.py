@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from accuracy_ways import PROTOCOLS, TEACHER
+from accuracy_ways import PROTOCOLS, TEACHER, results_of
 from record import RESULTS
 from shown import measured_on
 
@@ -27,21 +27,19 @@ def write_page() -> None:
 def page() -> str:
     """results/accuracy.md, from the JSON of every protocol that was measured."""
     lines = ["# Accuracy of the ways to train", ""]
-    for name in PROTOCOLS:
-        path = RESULTS / f"accuracy_{name}.json"
-        if path.is_file():
-            content = json.loads(path.read_text())
-            lines += section(name, content)
+    for path in results_of(*PROTOCOLS):
+        lines += section(path.stem, json.loads(path.read_text()))
     return "\n".join(lines)
 
 
-def section(name: str, content: dict[str, Any]) -> list[str]:
-    """One protocol's table."""
+def section(stem: str, content: dict[str, Any]) -> list[str]:
+    """The table of one protocol and length, from what `stem`.json holds."""
     figures = content["figures"]
+    name = figures["protocol"]
     rows, sizes = figures["rows"], {}
     before = "bf16" if "avx512_bf16" in content["machine"]["instructions"] else "32"  # rows that do not say it
     asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
-    shorter = f"**{epochs} epochs in place of the protocol's {asked}**; " if epochs != asked else ""
+    shorter = f", {epochs} epochs in place of {asked}" if epochs != asked else f", {epochs} epochs"
     for row in rows:
         sizes |= row["networks"]
     networks = "; ".join(
@@ -50,9 +48,9 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
         for label, size in sizes.items()
     )
     lines = [
-        f"## Protocol {name}: {figures['model']}",
+        f"## Protocol {name}: {figures['model']}{shorter}",
         "",
-        f"{figures['images']:,} training images; {shorter}top-1 on the test images, looked at once, with the last weights; "
+        f"{figures['images']:,} training images; top-1 on the test images, looked at once, with the last weights; "
         "mean over seeds, and deviation; beside it the same networks on the held-out images, by which a way is chosen"
         f"{SEEN * PROTOCOLS[name].weighted}. "
         "Seconds are of runs beside others on the same machine: compare them roughly. "
@@ -93,7 +91,7 @@ def section(name: str, content: dict[str, Any]) -> list[str]:
     left = [words for way, words in figures["words"].items() if way in figures["not_run"]]
     if left:
         lines += ["", f"Not run: {'; '.join(left)}."]
-    return [*lines, "", f"![validation over the cost of training](accuracy_{name}.svg)", ""]
+    return [*lines, "", f"![validation over the cost of training]({stem}.svg)", ""]
 
 
 def taught_for(protocol: str, way: str, rows: list[dict[str, Any]]) -> str:

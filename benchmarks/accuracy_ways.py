@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from record import RESULTS
 
 import adjcompress as ac
 from adjcompress.methods import MethodOptions
@@ -43,6 +45,20 @@ PROTOCOLS = {
     "finetune": _FINETUNE,
     "finetune-resnet20": replace(_FINETUNE, model="cifar_resnet20"),
 }
+
+
+def result_name(protocol: str, epochs: int) -> str:
+    """What the result of a protocol is called that was run for so many epochs: another length is another result."""
+    return f"accuracy_{protocol}" + (f"_{epochs}epochs" if epochs != PROTOCOLS[protocol].recipe.epochs else "")
+
+
+def results_of(*protocols: str) -> list[Path]:
+    """The results that there are of these protocols, of each the one of its own length first."""
+    found: list[Path] = []
+    for protocol in protocols:
+        own, others = RESULTS / f"accuracy_{protocol}.json", RESULTS.glob(f"accuracy_{protocol}_*epochs.json")
+        found += [path for path in (own, *sorted(others)) if path.is_file()]
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from statistics import mean
 from typing import Any
 
-from record import RESULTS
+from accuracy_ways import results_of
 
 ACCURACY = (
     ("the full network gains 3.58 (ResNet-50) and 5.55 points (ResNet-18)", "P1, CIFAR-100", "full", "standard", "full"),
@@ -30,7 +30,8 @@ AUTHORS = "P1, the authors' logs, CIFAR-100, ResNet-50, 150 epochs"
 
 def log_rows() -> list[dict[str, Any]]:
     """What the authors' logs end at, beside ours by their own setting."""
-    measured, rows = accuracy_by("gpu").get("rows", ()), []
+    measured = [row for figures in measured_by("gpu") if full_length(figures) for row in figures["rows"]]
+    rows = []
     for way, scores in LOGS.items():
         own = [row for row in measured if row["way"] == way]
         ours = {label: 100 * mean(row["test"][label] for row in own) for label in scores} if own else {}
@@ -50,9 +51,9 @@ def log_rows() -> list[dict[str, Any]]:
 def loss_rows() -> list[dict[str, Any]]:
     """How the full network's validation loss goes in the authors' logs, and in ours by every protocol that was run."""
     rows = []
-    for protocol in ("gpu", "cpu"):
-        figures, ends = accuracy_by(protocol), {}
-        for row in sorted(figures.get("rows", ()), key=lambda row: row["seed"]):
+    for figures in measured_by("gpu", "cpu"):
+        ends: dict[str, tuple[float, int, float, int]] = {}
+        for row in sorted(figures["rows"], key=lambda row: row["seed"]):
             if row["way"] == "standard" or re.fullmatch(r"adjoined\d+", row["way"]):
                 losses = [point["loss"]["full"] for point in row["curve"]]
                 ends.setdefault(row["way"], (min(losses), losses.index(min(losses)) + 1, losses[-1], row["seed"]))
@@ -77,12 +78,11 @@ def loss_rows() -> list[dict[str, Any]]:
 def schedule_rows() -> list[dict[str, Any]]:
     """What another schedule than the quadratic gives both networks, beside ours by every protocol that was run."""
     rows = []
-    for protocol in ("gpu", "cpu"):
-        figures = accuracy_by(protocol)
+    for figures in measured_by("gpu", "cpu"):
         tests: dict[str, dict[int, dict[str, float]]] = {}
-        for row in figures.get("rows", ()):
+        for row in figures["rows"]:
             tests.setdefault(row["way"], {})[row["seed"]] = row["test"]
-        alpha = figures.get("small", "")
+        alpha = figures["small"]
         quadratic = tests.get(f"adjoined{alpha.removeprefix('alpha')}", {})
         for name, told in SCHEDULES.items():
             seeds = sorted(tests.get(name, {}).keys() & quadratic.keys())
@@ -110,13 +110,15 @@ def shown(scores: dict[str, float]) -> str:
     return ", ".join(f"{label} {score:.2f} %" for label, score in scores.items())
 
 
-def accuracy_by(protocol: str) -> dict[str, Any]:
-    """What accuracy.py measured by a protocol; nothing where it was not run."""
-    path = RESULTS / f"accuracy_{protocol}.json"
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text())
-    return {**content["figures"], "command": content["command"]}
+def measured_by(*protocols: str) -> list[dict[str, Any]]:
+    """What accuracy.py measured by these protocols, for each length that they were run for."""
+    contents = [json.loads(path.read_text()) for path in results_of(*protocols)]
+    return [{**content["figures"], "command": content["command"]} for content in contents]
+
+
+def full_length(figures: dict[str, Any]) -> bool:
+    """Whether it was run for as long as the protocol asks."""
+    return bool(figures["recipe"]["epochs"] == figures["protocols_epochs"])
 
 
 def setting(figures: dict[str, Any]) -> str:
@@ -127,9 +129,8 @@ def setting(figures: dict[str, Any]) -> str:
 def accuracy_rows() -> list[dict[str, Any]]:
     """What the papers say of accuracy, beside what accuracy.py measured, by every protocol that was run."""
     rows = []
-    for protocol in ("gpu", "cpu"):
-        figures = accuracy_by(protocol)
-        for alpha in (4, 8, 16) if figures else ():
+    for figures in measured_by("gpu", "cpu"):
+        for alpha in (4, 8, 16):
             rows += accuracies(figures, f"adjoined{alpha}", f"alpha{alpha}")
     told = {row["claim"] for row in rows}
     for claim, source, *_ in ACCURACY:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from accuracy_ways import results_of
 from record import RESULTS
 from shown import shown_ms
 
@@ -201,10 +202,8 @@ def supernet_speed() -> Rows:
 
 def ways_to_train() -> Rows:
     """What the ways to train made of both networks, by the protocols that were run."""
-    for name in ("gpu", "cpu", "finetune"):
-        if not (RESULTS / f"accuracy_{name}.json").is_file():
-            continue
-        result = read(f"accuracy_{name}")
+    for path in results_of("gpu", "cpu", "finetune", "finetune-resnet20"):
+        result = read(path.stem)
         figures = result["figures"]
         asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
         length = f"{epochs} epochs" if epochs == asked else f"{epochs} of the protocol's {asked} epochs"
