@@ -63,4 +63,5 @@ def _mark_(unread: Tensor, kept: list[tuple[int, tuple[Range, ...]]], masked: Te
 
 
 def _scale(tensor: Tensor, entries: Tensor) -> float:
-    return float(tensor.detach().double().cpu()[entries].square().mean().sqrt())
+    unread = torch.where(entries, tensor.detach().cpu(), 0)
+    return float(torch.linalg.vector_norm(unread, dtype=torch.double) / entries.sum().double().sqrt())
