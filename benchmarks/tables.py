@@ -16,6 +16,7 @@ import tables_dan
 from record import RESULTS
 from shown import BUSY, shown_ms
 from tables_rows import AFTER, BEFORE, read
+from tables_ways import ways_to_train
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- results: python benchmarks/tables.py --write -->", "<!-- end of results -->"
@@ -158,6 +159,7 @@ def spread_of(values: list[float], digits: int) -> str:
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     START: (END, table),
     "<!-- substitutes: python benchmarks/tables.py --write -->": ("<!-- end of substitutes -->", substitutes),
+    "<!-- ways: python benchmarks/tables.py --write -->": ("<!-- end of ways -->", ways_to_train),
     "<!-- supernets: python benchmarks/tables.py --write -->": ("<!-- end of supernets -->", supernets),
 }
 

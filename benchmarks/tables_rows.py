@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from accuracy_ways import results_of
 from record import RESULTS
 from shown import shown_ms
 
@@ -200,22 +199,6 @@ def supernet_speed() -> Rows:
     yield Row.of(speed, f"Distributed cost of a network of {schedule['nodes']} nodes", text)
 
 
-def ways_to_train() -> Rows:
-    """What the ways to train made of both networks, by the protocols that were run."""
-    for path in results_of("gpu", "cpu", "finetune", "finetune-resnet20"):
-        result = read(path.stem)
-        figures = result["figures"]
-        asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
-        length = f"{epochs} epochs" if epochs == asked else f"{epochs} of the protocol's {asked} epochs"
-        parts = []
-        for row in figures["rows"]:
-            scores = ", ".join(f"{label} {100 * score:.2f} %" for label, score in row["test"].items())
-            parts.append(f"{row['way']} (seed {row['seed']}) {scores} for {row['training_macs'] / 1e12:.0f} T multiply-adds")
-        yield Row.of(
-            result, f"Ways to train, {figures['model']}, {figures['images']:,} images, {length}, top-1", "; ".join(parts)
-        )
-
-
 def beside_torch_pruning() -> Rows:
     """What Torch-Pruning cuts out of a trained network, and what adjoined training makes of it, at equal cost."""
     for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
@@ -246,7 +229,6 @@ AFTER: tuple[Callable[[], Rows], ...] = (
     substitute_step,
     substitute_latency,
     supernet_speed,
-    ways_to_train,
     beside_torch_pruning,
     cifar_weights,
 )
