@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adjcompress.errors import AdjCompressError
@@ -47,7 +47,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # nothing was written in a place that is no folder, or not ours
+                aside.unlink()
 
 
 @contextmanager

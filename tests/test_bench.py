@@ -59,6 +59,10 @@ def test_macs_read_from_a_graph_are_those_counted_in_torch(tmp_path: Path, name:
     ac.export_onnx(network, tmp_path / "a.onnx", images)
     model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "a.onnx"))
     assert graph_macs(model) == ac.count(network, images).macs
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4  # made for four images at a time
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+    assert graph_macs(onnx.shape_inference.infer_shapes(model)) == ac.count(network, images).macs
     facts = onnx_facts(tmp_path / "a.onnx")
     assert facts.macs == ac.count(network, images).macs
     assert facts.input_shape == (3, 64, 64)

@@ -35,7 +35,7 @@ OPTIONS = {
     "--slim --keep --json --quiet",
     "report": "-o --with --json --quiet",
 }
-TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_1", "--alpha", "2")
+TRAIN = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "8", "--model", "wrn_10_1", "--alpha", "2")
 
 
 def run(*arguments: str) -> Result:
@@ -176,7 +176,7 @@ def test_the_way_to_the_edge(folder: Path) -> None:
     assert "q.onnx" in text and "one-core" in text and "small-alpha2.safetensors" in text
 
 
-SEARCH = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_1", "--method", "dan")
+SEARCH = ("train", "--limit", "80", "--epochs", "1", "--batch-size", "8", "--model", "wrn_10_1", "--method", "dan")
 
 
 def test_a_search_under_a_budget_and_its_plan_on_other_data(folder: Path) -> None:
@@ -393,6 +393,29 @@ def test_bad_input_gets_one_line_exit_code_1_and_leaves_nothing(
     assert [path.name for path in folder.iterdir()] == ["data.npz"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*TRAIN, "--run", "file/run"),
+        ("extract", "-o", "file/small.safetensors"),
+        ("export", "file/small.onnx"),
+        ("bench", "--duration", "0.1", "-o", "file/bench.json"),
+        ("report", "-o", "file/report.html"),
+    ],
+)
+@pytest.mark.usefixtures("tiny_run")
+def test_a_place_below_a_file_is_one_line(arguments: tuple[str, ...]) -> None:
+    Path("file").write_text("kept")
+    if arguments[0] in ("export", "bench"):
+        assert run("extract", "--quiet").exit_code == 0
+    if arguments[0] == "bench":
+        assert run("export", "small.onnx", "--quiet").exit_code == 0
+    result = run(*arguments)
+    assert result.exit_code == 1 and Path("file").read_text() == "kept"
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: file/") and line.endswith("; choose another place.")
+
+
 def test_a_run_without_a_full_network_is_benchmarked_alone() -> None:
     for arguments in ((*TRAIN, "--method", "standard"), ("extract",), ("export", "model.onnx")):
         assert run(*arguments).exit_code == 0
@@ -401,7 +424,7 @@ def test_a_run_without_a_full_network_is_benchmarked_alone() -> None:
 
 
 def test_a_network_of_substitutes_goes_all_the_way(folder: Path) -> None:
-    short = ("--limit", "80", "--epochs", "1", "--batch-size", "40", "--model", "wrn_10_2")
+    short = ("--limit", "80", "--epochs", "1", "--batch-size", "8", "--model", "wrn_10_2")
     assert run("train", *short, "--method", "standard", "--run", "runs/teacher").exit_code == 0
     asked = ("--method", "substitute", "--substitute", "hashed", "--budget", "params=0.065", "--teacher", "runs/teacher")
     trained = run("train", *short, *asked)

@@ -23,7 +23,7 @@ from adjcompress.data import DataSpec
 from adjcompress.data.loader import steps_of
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.recipe import make_optimizers
+from adjcompress.training.recipe import fill_second_moments_, make_optimizers
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 NETWORKS = {"resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1"), "mobilenet_v2": None, "densenet121": None}
@@ -332,6 +332,21 @@ def test_a_network_is_measured_from_when_it_learns_and_its_average_begins_then(h
     ]
 
 
+def test_entries_that_begin_late_take_steps_as_large_as_the_others(images: Tensor) -> None:
+    weight = nn.Parameter(torch.ones(4))
+    (optimizer,) = make_optimizers([{"params": [weight], "weight_decay": 0.0, "name": "decay"}], ac.recipe("quick"), 100)
+    for _ in range(300):
+        weight.grad = torch.tensor([1.0, -1.0, 1.0, 0.0])  # nothing reads the last one yet
+        optimizer.step()
+    fill_second_moments_(optimizer)
+    moments = optimizer.state[weight]["exp_avg_sq"]
+    assert moments[3] == moments[0] == moments[1] > 0
+    (momentum,) = make_optimizers([{"params": [weight], "weight_decay": 0.0, "name": "decay"}], ac.recipe("cifar"), 100)
+    before = dict(momentum.state[weight])
+    fill_second_moments_(momentum)
+    assert momentum.state[weight] == before
+
+
 def test_a_search_refuses_what_its_second_phase_would(here: Path) -> None:
     for changes, text in (({"widen": "zeros"}, "--widen zeros needs a part"), ({"trunk": "both"}, "--trunk 'both' is unknown")):
         asked = options(budgets=("macs=0.6",), **changes)
@@ -354,6 +369,7 @@ def test_widths_that_were_searched_are_trained_with_a_shared_trunk(here: Path) -
         ({"widen": "copies"}, "--widen copies needs a part of the training before the full network: give --small-first 0.8"),
         ({"growing": True, "small_first": 0.5, "alphas": (2,)}, "--growing lets several small networks join in turn"),
         ({"growing": True}, "--growing needs a part of the training before the full network"),
+        ({"small_first": 0.9}, "full would wait through all of this training's steps, which are 6: give more --epochs"),
         ({"widen": "copy", "small_first": 0.5}, "--widen 'copy' is unknown. Choices: copies, fresh, zeros, auto."),
     ],
 )
@@ -368,6 +384,7 @@ def test_what_is_left_to_the_tool_is_what_fits_the_model() -> None:
         method = adjoined(name, widen="auto", trunk="auto", **changes)
         told = method.doubt() or ""
         assert ("The full ConvNeXt begins afresh" in told) == (name == "convnext_tiny")
+        assert (AdjoinedMethod.restore(ac.create_model(name, 10), method.settings()).doubt() or "") == told
         return method.curriculum.widen, bool(method.network.trunk)
 
     assert chosen("cifar_resnet20", small_first=0.5) == ("copies", True)

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 import adjcompress as ac
 from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
 from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
+from adjcompress.data.pictures import rgb
 from adjcompress.data.splits import TensorSplit
 
 CPU = torch.device("cpu")
@@ -191,6 +192,25 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(ac.AdjCompressError, match=r"train/dog holds no image"):
         ac.load_data(str(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_of_16_bits_a_channel_the_upper_8_are_seen(tmp_path: Path, name: str) -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    Image.fromarray(levels).save(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert np.array_equal(np.asarray(rgb(image)), np.repeat((levels // 257).astype(np.uint8)[..., None], 3, axis=2))
+    with pytest.raises(ValueError, match="32 bits"):
+        rgb(Image.fromarray(levels.astype(np.float32)))
+
+
+def test_of_arrays_that_are_no_squares_the_central_square_is_seen(tmp_path: Path) -> None:
+    wide = np.zeros((40, 16, 32, 3), np.uint8)
+    wide[:, :, :8] = 255  # outside of the square
+    wide[:, :8, 8:24] = 100
+    data = ac.load_data(str(write_npz(tmp_path / "a.npz", x_train=wide)))
+    assert data.preprocessing.image_size == 16
+    assert data.train.images[0, 0].tolist() == [[100] * 16] * 8 + [[0] * 16] * 8
 
 
 @pytest.mark.parametrize("workers", [0, 2])

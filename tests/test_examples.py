@@ -17,7 +17,7 @@ from adjcompress.deploy import ExportOptions, export_package, first_pixels
 from adjcompress.deploy.extract import Run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TRAIN = "--limit 60 --epochs 1 --model wrn_10_1 --alpha 2 --batch-size 16 --json"
+TRAIN = "--limit 60 --epochs 1 --model wrn_10_1 --alpha 2 --batch-size 4 --json"
 
 
 def environment(**more: str) -> dict[str, str]:

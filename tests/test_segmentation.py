@@ -314,7 +314,7 @@ def test_a_fabric_is_exported_in_half_precision(job: dict[str, dict[str, object]
 
 def test_a_searched_architecture_is_the_model_of_another_run(job: dict[str, dict[str, object]], folder: Path) -> None:
     package = str(job["extract"]["path"])
-    asked = ("--data", str(folder), "--ignore-label", "7", "--model", f"package:{package}", "--method", "adjoined")
+    asked = ("--data", str(folder), "--ignore-label", "7", "--model", f"package:{package}", "--way", "papers")
     done = CliRunner().invoke(main, ["train", *asked, *SHORT, "--epochs", "1", "--alpha", "2", "--run", "both", "--json"])
     assert done.exit_code == 0, done.stderr
     config = json.loads(Path("both/config.json").read_text())

@@ -35,6 +35,8 @@ class FileFacts:
 
 def onnx_facts(path: Path) -> FileFacts:
     """Read an ONNX file's costs and input; files that are missing, damaged or no image classifier are refused."""
+    if path.is_dir():
+        raise AdjCompressError(f"{path} is a folder: name an ONNX file in it.")
     if not path.is_file():
         raise AdjCompressError(f"{path} does not exist: ONNX files are made by adjcompress export.")
     try:
@@ -91,7 +93,7 @@ def graph_macs(model: onnx.ModelProto) -> int:
     """MACs of the convolutions and matrix products with weights, for one image, from the inferred shapes."""
     shapes: dict[str, list[int]] = {}
     for value in (*model.graph.value_info, *model.graph.output):
-        shapes[value.name] = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]  # 1 for the batch
+        shapes[value.name] = [1, *(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim[1:])]  # of a batch one image
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:  # weights in 8 bits
         if node.op_type == "DequantizeLinear" and node.input[0] in weights:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from adjcompress.data.augment import View
+from adjcompress.data.pictures import rgb
 from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
 from adjcompress.seeds import derived_seed
@@ -178,7 +179,7 @@ class _Files(Dataset[Any]):
         path = self.split.paths[index]
         try:
             with Image.open(path) as image:
-                decoded = image.convert("RGB")
+                decoded = rgb(image)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
             return f"{path} is not a readable image ({error}). Remove or replace it, then go on with --resume."
         # In a worker the generator serves nothing else; in the main process the training's draws must not notice.

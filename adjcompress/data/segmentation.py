@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from adjcompress.data.pictures import rgb
 from adjcompress.data.splits import IGNORED, DataSpec, ImageData, Preprocessing, TensorSplit, check_labels, with_validation
 from adjcompress.errors import AdjCompressError
 
@@ -110,7 +111,7 @@ def _read(pairs: list[tuple[Path, Path]], size: tuple[int, int], spec: DataSpec)
                     f"{label_path} is a picture of mode {label.mode}; a label has one channel of whole numbers (mode "
                     f"{', '.join(_LABEL_MODES)}): the class of each pixel."
                 )
-            seen = np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+            seen = np.array(_colours(image_path, image).resize((width, height), Image.Resampling.BILINEAR))
             images[number] = torch.from_numpy(seen).permute(2, 0, 1)
             classes = np.array(label.resize((width, height), Image.Resampling.NEAREST)).astype(np.int64)
             counted = classes[classes != spec.ignore_label]
@@ -121,6 +122,13 @@ def _read(pairs: list[tuple[Path, Path]], size: tuple[int, int], spec: DataSpec)
                 )
             labels[number] = torch.from_numpy(np.where(classes == spec.ignore_label, IGNORED, classes))
     return TensorSplit(images, labels)
+
+
+def _colours(path: Path, image: Image.Image) -> Image.Image:
+    try:
+        return rgb(image)
+    except ValueError as error:
+        raise AdjCompressError(f"{path}: {error}.") from error
 
 
 def _opened(path: Path) -> Image.Image:

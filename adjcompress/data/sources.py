@@ -143,12 +143,16 @@ def _in_memory(spec: DataSpec, classes: tuple[str, ...], splits: dict[str, tuple
     train = read["train"]
     taken = "val" not in read
     train, held = with_validation(train, spec) if taken else (train, read["val"])
-    size = spec.image_size or max(train.images.shape[-2:])
+    size = spec.image_size or min(train.images.shape[-2:])
 
     def sized(split: TensorSplit) -> TensorSplit:
+        """Its images' central squares, in the size asked for: what is cut out of a picture where the network is deployed."""
         if split.images.shape[-2:] == (size, size):
             return split
-        images = F.interpolate(split.images.float(), (size, size), mode="bilinear", antialias=True)
+        side = min(split.images.shape[-2:])
+        top, left = ((whole - side) // 2 for whole in split.images.shape[-2:])
+        squares = split.images[..., top : top + side, left : left + side]
+        images = F.interpolate(squares.float(), (size, size), mode="bilinear", antialias=True)
         return TensorSplit(images.round().clamp(0, 255).byte(), split.labels)
 
     return ImageData(spec, classes, sized(train), sized(held), sized(read["test"]), Preprocessing(size), held_out=taken)

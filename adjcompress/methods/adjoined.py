@@ -111,7 +111,9 @@ class AdjoinedMethod(Method):
         of_substitutes = (settings.get("scaling", "matrix"), settings.get("dense_parameters", 0))
         curriculum = Curriculum(**{name: settings[name] for name in asdict(_PAPERS) if name in settings})
         own = (settings["schedule"], settings["weight"], settings["detach"])
-        return cls(network, *own, substitution, *of_substitutes, curriculum)
+        method = cls(network, *own, substitution, *of_substitutes, curriculum)
+        method.afresh = settings.get("afresh")
+        return method
 
     def settings(self) -> dict[str, Any]:
         mask = self.network.mask
@@ -126,6 +128,7 @@ class AdjoinedMethod(Method):
             **({"growing": True} if self.curriculum.growing else {}),
             **({"widen": self.curriculum.widen} if self.curriculum.widen != "fresh" else {}),
             **({"trunk": list(self.network.trunk)} if self.network.trunk else {}),
+            **({"afresh": self.afresh} if self.afresh else {}),
             **(self._of_substitutes() if self.substitution else {}),
         }
 

@@ -25,6 +25,7 @@ from adjcompress.data import (
     augmentation,
     check_batches,
     smallest_batch,
+    steps_of,
 )
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import emulates_bf16, machine_facts
@@ -51,7 +52,7 @@ from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.memory_order import channels_last
 from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
-from adjcompress.training.recipe import Recipe, make_optimizers, set_rates_
+from adjcompress.training.recipe import Recipe, fill_second_moments_, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
@@ -237,6 +238,8 @@ class _Training:
             done = epoch * steps + step
             progress = self._progress(done)
             torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
+            if done and self.method.waiting(self._progress(done - 1)) != self.method.waiting(progress):
+                self._begin_()
             set_rates_(self.recipes_own, self.recipe, progress)
             terms = self.step_loss(*self._shown(pixels, labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
@@ -249,8 +252,6 @@ class _Training:
                 optimizer.step()
                 optimizer.zero_grad()
             if self.average:
-                if done and self.method.waiting(self._progress(done - 1)) != self.method.waiting(progress):
-                    self.average.n_averaged.zero_()  # a network began, from weights that its average knows nothing of
                 self.average.update_parameters(self.network)
 
             meter.add(terms, len(labels))
@@ -263,6 +264,12 @@ class _Training:
                 self._save(Position(epoch, step + 1, time.monotonic() - self.began, meter.sums()))
         _check_loss(loss, epoch, steps - 1, self.folder)
         return {**meter.means(self.fabric), "images_per_second": round(images / (time.monotonic() - began), 1)}
+
+    def _begin_(self) -> None:
+        """Before the step in which a network begins to learn: what was kept of its entries says nothing of them."""
+        fill_second_moments_(self.recipes_own)
+        if self.average:
+            self.average.n_averaged.zero_()
 
     def _shown(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 pixels as the network sees them in training: augmented, normalised, in its memory layout; and its targets."""
@@ -325,6 +332,12 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
     if method.alone is not None and processes > 1:
         raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
     check_batches(data.train, recipe.batch_size, processes)
+    steps = recipe.epochs * steps_of(len(data.train), recipe.batch_size * processes)
+    if waiting := method.waiting((steps - 1) / steps):
+        raise AdjCompressError(
+            f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more --epochs "
+            "or a smaller --batch-size, or let all networks learn from the first step on (--way papers, --small-first 0)."
+        )
     check_synchronisable(method.network, processes)
     if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
         check_single_images(method.deployables(), data.preprocessing.example(1))

@@ -122,6 +122,20 @@ def make_optimizers(groups: list[dict[str, Any]], recipe: Recipe, steps: int) ->
     return [first, *(torch.optim.Adam(group["params"], group["own"]["travel"] / steps, betas=(0.9, 0.99)) for group in own)]
 
 
+def fill_second_moments_(optimizer: torch.optim.Optimizer) -> None:
+    """Give entries that never had a gradient the mean second moment of those of their tensor that had one.
+
+    Adam's second moment of an entry that begins late is 0, and the correction for that goes by the tensor's steps, which are
+    many: the first steps of such entries would be several times those of the others. SGD has none.
+    """
+    with torch.no_grad():
+        for state in optimizer.state.values():
+            moments = state.get("exp_avg_sq")
+            if moments is not None:
+                known = moments > 0
+                moments.copy_(torch.where(known, moments, moments.sum() / known.sum().clamp(min=1)))
+
+
 def set_rates_(optimizer: torch.optim.Optimizer, recipe: Recipe, progress: float) -> None:
     """Set learning rate and momentum of every group for the step at `progress`."""
     for group in optimizer.param_groups:

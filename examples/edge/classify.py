@@ -18,7 +18,10 @@ from PIL import Image
 def pixels(path: Path, preprocessing: dict) -> np.ndarray:
     """The picture as the network was trained to see it: uint8 (1, H, W, 3), the central square of `image_size` pixels."""
     size, shorter = preprocessing["image_size"], preprocessing["resize"] or preprocessing["image_size"]
-    picture = Image.open(path).convert("RGB")
+    picture = Image.open(path)
+    if picture.mode.startswith("I;16"):  # 16 bits a channel: the upper 8
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+    picture = picture.convert("RGB")
     scale = shorter / min(picture.size)
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BILINEAR)
     left, top = (picture.width - size) // 2, (picture.height - size) // 2

@@ -1,0 +1,15 @@
+"""What are the 8-bit colours of a picture, of whatever kind its file is?"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; of 16 bits a channel, the upper 8. One of 32 bits, whose range nobody knows, is a ValueError."""
+    if image.mode.startswith("I;16"):  # converted as it is, all above 255 would be white
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its values have 32 bits, whose range is not known: save it with 8 or 16 bits a channel")
+    return image.convert("RGB")
