@@ -335,8 +335,8 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
     steps = recipe.epochs * steps_of(len(data.train), recipe.batch_size * processes)
     if waiting := method.waiting((steps - 1) / steps):
         raise AdjCompressError(
-            f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more --epochs "
-            "or a smaller --batch-size, or let all networks learn from the first step on (--way papers, --small-first 0)."
+            f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more "
+            "--epochs or a smaller --batch-size, or let all networks learn from the first step on (--way papers, --small-first 0)."
         )
     check_synchronisable(method.network, processes)
     if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
