@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, tiny_method, train_tiny
 from safetensors.torch import load_file
+from test_data import write_folder, write_npz
 from torch import Tensor, nn
 
 import adjcompress as ac
@@ -590,3 +592,30 @@ def test_thin_strided_pointwise_convolutions_are_not_trained_channels_last(digit
         ac.fit(method, digits, ac.recipe("quick").changed(epochs=1, batch_size=60), tmp_path / name, fabric=fabric)
         orders[name] = model.layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert orders == {"wrn_10_1": False, "cifar_resnet20": True}
+
+
+def test_other_images_in_the_place_of_those_that_were_trained_on_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = ac.recipe("quick").changed(epochs=1)
+    run = ac.train(ac.TrainOptions(model="wrn_10_1", data=DataSpec(str(write_npz(Path("a.npz")))), recipe=recipe), Path("run"))
+    assert len(run.data().train) == 36
+    (tmp_path / "run" / "results.json").unlink()
+    write_npz(Path("a.npz"), x_train=np.zeros((40, 16, 16, 3), np.uint8))
+    for goes_on in (lambda: ac.resume(Path("run")), lambda: ac.extract_package(run, "full")):
+        with pytest.raises(
+            ac.AdjCompressError, match=r"a\.npz holds other images than run was trained on \(36 train, 4 validation"
+        ):
+            goes_on()
+    write_npz(Path("a.npz"))
+    assert len(run.data().train) == 36
+
+
+def test_files_of_other_names_are_other_images(tmp_path: Path) -> None:
+    data = ac.load_data(str(write_folder(tmp_path)), image_size=16, validation=0.2)
+    before = data.fingerprint()
+    assert ac.load_data(str(tmp_path), image_size=16, validation=0.2).fingerprint() == before
+    first = min((tmp_path / "train" / "cat").iterdir())
+    first.rename(first.with_stem("other"))
+    assert ac.load_data(str(tmp_path), image_size=16, validation=0.2).fingerprint() != before

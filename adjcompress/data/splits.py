@@ -6,6 +6,7 @@ labels are a class for each image or, for segmentation, one for each pixel.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from adjcompress.errors import AdjCompressError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_SEEN = 256  # images of a split that a fingerprint reads
 IGNORED = -100  # the label of a pixel that counts for nothing: the one that torch's cross-entropy passes over
 
 
@@ -131,6 +133,21 @@ class ImageData:
     preprocessing: Preprocessing
     mirrors: bool = True
     held_out: bool = False
+
+    def fingerprint(self) -> str:
+        """A few words by which other images or labels are noticed: how many there are in each split, and a checksum.
+
+        Of labels, of files' names, and of up to 256 images in memory of each split.
+        """
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(np.ascontiguousarray(split.labels.cpu().numpy()).tobytes())
+            if isinstance(split, FileSplit):
+                digest.update("\n".join(f"{path.parent.name}/{path.name}" for path in split.paths).encode())
+            else:
+                digest.update(split.images[:: -(-max(len(split), 1) // _SEEN)].cpu().contiguous().numpy().tobytes())
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in ("train", "validation", "test"))
+        return f"{sizes} images, sha256 {digest.hexdigest()[:16]}"
 
     @property
     def segmentation(self) -> bool:

@@ -401,6 +401,7 @@ def _config(
         "format": FORMAT,
         "model": model.to_json() if model else None,
         "data": asdict(data.spec),
+        "images": data.fingerprint(),
         "method": {"name": method.name, "settings": method.settings()},
         "recipe": recipe.to_json(),
         "seed": seed,

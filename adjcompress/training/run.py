@@ -62,8 +62,15 @@ class Run:
         return ModelSpec.from_json(self.config["model"])
 
     def data(self) -> ImageData:
-        """The data it was trained on, read again."""
-        return read_data(DataSpec(**self.config["data"]))
+        """The data it was trained on, read again; other images in their place are an error."""
+        data = read_data(DataSpec(**self.config["data"]))
+        trained, found = self.config.get("images"), data.fingerprint()
+        if trained not in (None, found):  # runs of earlier versions do not tell
+            raise AdjCompressError(
+                f"{data.spec.source} holds other images than {self.folder} was trained on ({found}; then {trained}): "
+                "put those back, or train again."
+            )
+        return data
 
     def log(self) -> list[dict[str, Any]]:
         """One record for each epoch that is done."""
@@ -244,6 +251,8 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
         differing = [key for key in _MUST_MATCH if old.get(key) != asked.get(key)]
+        if old.get("images", asked["images"]) != asked["images"]:
+            differing.append(f"set of images ({old['images']}; now {asked['images']})")
         if differing:
             raise AdjCompressError(
                 f"{folder} was started with another {', '.join(differing)}: resume it with the same, or choose another --run."
