@@ -207,16 +207,21 @@ def _on_gpu(report: BenchReport | None, packages: tuple[Path, ...], duration: fl
 
 
 def _keep(run: Path, report: BenchReport) -> None:
-    """Keep the figures with the run, a report for each setting."""
+    """Keep the figures with the run, a report for each setting; of other files in the same setting, one of their own."""
     from dataclasses import replace
 
-    from adjcompress.deploy import keep
+    from adjcompress.deploy import deployed, keep
+
+    earlier = deployed(run).get("bench", {})
 
     settings: dict[str, list[Timing]] = {}
     for timing in report.timings:
         name = timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}"
         settings.setdefault(name, []).append(timing)
     for name, timings in settings.items():
+        files = {str(timing.path) for timing in timings}
+        if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
+            name += f": {', '.join(sorted(Path(file).name for file in files if Path(file) != report.reference))}"
         keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
 
 

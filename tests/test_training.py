@@ -603,10 +603,9 @@ def test_other_images_in_the_place_of_those_that_were_trained_on_are_noticed(
     assert len(run.data().train) == 36
     (tmp_path / "run" / "results.json").unlink()
     write_npz(Path("a.npz"), x_train=np.zeros((40, 16, 16, 3), np.uint8))
+    text = r"a\.npz holds other images than run was trained on \(36 train, 4 validation"
     for goes_on in (lambda: ac.resume(Path("run")), lambda: ac.extract_package(run, "full")):
-        with pytest.raises(
-            ac.AdjCompressError, match=r"a\.npz holds other images than run was trained on \(36 train, 4 validation"
-        ):
+        with pytest.raises(ac.AdjCompressError, match=text):
             goes_on()
     write_npz(Path("a.npz"))
     assert len(run.data().train) == 36

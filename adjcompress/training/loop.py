@@ -336,7 +336,7 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
     if waiting := method.waiting((steps - 1) / steps):
         raise AdjCompressError(
             f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more "
-            "--epochs or a smaller --batch-size, or let all networks learn from the first step on (--way papers, --small-first 0)."
+            "--epochs or a smaller --batch-size, or let all learn from the first step on (--way papers, --small-first 0)."
         )
     check_synchronisable(method.network, processes)
     if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
