@@ -52,7 +52,7 @@ def deployment() -> list[str]:
         result = read(f"deployment_{name}")
         training = result["figures"]["training"]
         notes.append(
-            f"{title}: {training['images']:,} images, {training['epochs']} epochs, seed {training['seed']}, "
+            f"{title}: {training['images']:,} images, {training['epochs']} epochs of the papers' way, seed {training['seed']}, "
             f"`{result['command']}`"
         )
     return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split. " + BUSY]

@@ -221,7 +221,8 @@ def _keep(run: Path, report: BenchReport) -> None:
     for name, timings in settings.items():
         files = {str(timing.path) for timing in timings}
         if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
-            name += f": {', '.join(sorted(Path(file).name for file in files if Path(file) != report.reference))}"
+            others = files - {str(report.reference)} or files
+            name += f": {', '.join(sorted(Path(file).name for file in others))}"
         keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
 
 

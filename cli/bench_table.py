@@ -44,11 +44,14 @@ def bench_table(
 
     from adjcompress.bench import measure_table
     from adjcompress.data.sources import check_sides
+    from adjcompress.errors import AdjCompressError
     from adjcompress.models import ModelSpec, check_takes
     from adjcompress.training import open_run
     from adjcompress.training.teacher import packaged_model
 
     check_sides(*(asked.image_size or ()))
+    if asked.classes is not None and asked.classes < 1:
+        raise AdjCompressError(f"--classes {asked.classes} must be at least 1.")
     slim, keep = asked.slim or None, asked.keep or None
     if asked.model is None:
         run = open_run(None)

@@ -372,6 +372,12 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("extract", "--run", "nowhere"), "nowhere is no run"),
         (("export", "model.onnx"), "No package was made here yet: run adjcompress extract first"),
         (("export", "model.onnx", "--from", "none.safetensors"), "none.safetensors does not exist"),
+        (("train", "--alpha", "2", "--alpha", "4", "--alpha", "2"), "--alpha 2 is given twice"),
+        (("train", "--model", ":net"), "Model :net: package.module:function is expected"),
+        (("train", "--model", "timm:zzzzzz"), "timm's model 'zzzzzz' is unknown. timm.list_models() names them"),
+        (("bench", "--table", "t.json", "--model", "resnet18", "--classes", "0"), "--classes 0 must be at least 1"),
+        (("bench", "none.onnx", "--duration", "nan"), "--duration nan must all be above 0"),
+        (("bench", "."), ". is a folder: name an ONNX file in it"),
         (("bench",), "No ONNX file was made here yet: run adjcompress export model.onnx first"),
         (("bench", "none.onnx"), "none.onnx does not exist"),
         (("bench", "none.onnx", "--threads", "one"), "--threads 'one': numbers separated by commas"),
@@ -414,6 +420,15 @@ def test_a_place_below_a_file_is_one_line(arguments: tuple[str, ...]) -> None:
     assert result.exit_code == 1 and Path("file").read_text() == "kept"
     line = result.stderr.splitlines()[-1]
     assert line.startswith("Error: file/") and line.endswith("; choose another place.")
+
+
+@pytest.mark.usefixtures("tiny_run")
+def test_figures_of_one_file_stay_when_another_is_measured() -> None:
+    assert run("extract", "--quiet").exit_code == 0
+    for name in ("a.onnx", "b.onnx", "a.onnx"):
+        assert run("export", name, "--quiet").exit_code == 0
+        assert run("bench", name, "--duration", "0.1", "--quiet").exit_code == 0
+    assert list(json.loads(Path("runs/tiny/deployed.json").read_text())["bench"]) == ["1 thread", "1 thread: b.onnx"]
 
 
 def test_a_run_without_a_full_network_is_benchmarked_alone() -> None:

@@ -103,6 +103,7 @@ def test_grey_images_get_three_channels_and_any_size(tmp_path: Path) -> None:
     ("changes", "text"),
     [
         ({"classes": None}, r"lacks classes; it has x_train"),
+        ({"classes": 4}, r"classes has the shape \(\); a name for each class is expected"),
         ({"x_train": np.zeros((40, 16, 16, 3), np.float32)}, r"x_train is float32 .*; uint8"),
         ({"y_train": np.arange(40) / 10}, r"y_train is float64 \(40,\); whole numbers"),
         ({"y_train": np.zeros((40, 2), int)}, r"y_train is int64 \(40, 2\); whole numbers"),

@@ -370,6 +370,12 @@ def test_a_run_of_a_newer_format_or_damaged_is_refused(tiny_run: Run) -> None:
         path.write_text(damage)
         with pytest.raises(ac.AdjCompressError, match=r"config\.json is damaged"):
             ac.open_run(tiny_run.folder)
+    for key in ("model", "data", "method", "recipe", "seed", "classes", "preprocessing"):
+        for wrong in ("x", 3.5, ["x"], {"x": 1}, *([None] if key != "model" else [])):
+            if not isinstance(wrong, list) or key != "classes":
+                path.write_text(json.dumps({**config, key: wrong}))
+                with pytest.raises(ac.AdjCompressError, match=r"config\.json is damaged"):
+                    ac.open_run(tiny_run.folder)
     path.unlink()
     with pytest.raises(ac.AdjCompressError, match="is no run: it has no config"):
         ac.open_run(tiny_run.folder)

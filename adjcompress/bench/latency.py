@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -136,7 +137,7 @@ def benchmark(
     if last is None:
         raise AdjCompressError("Nothing to benchmark: name at least one file.")
     paths = list(dict.fromkeys([*paths, last]))
-    if batch < 1 or duration <= 0 or not threads or min(threads) < 1:
+    if batch < 1 or not 0 < duration < math.inf or not threads or min(threads) < 1:
         raise AdjCompressError(f"--threads {threads}, --batch {batch} and --duration {duration} must all be above 0.")
     check_engine(engine)
     settings = [_Setting.of(target(name), engine) for name in targets]

@@ -183,6 +183,8 @@ def _npz(spec: DataSpec) -> ImageData:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise AdjCompressError(f"{path} is not a readable .npz file ({error}).") from error
+    if arrays["classes"].ndim != 1:
+        raise AdjCompressError(f"{path}: classes has the shape {arrays['classes'].shape}; a name for each class is expected.")
     classes = tuple(str(name) for name in arrays["classes"])
     splits = {}
     for name in ("train", "val", "test"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
-from adjcompress.errors import AdjCompressError, check_choice
+from adjcompress.errors import AdjCompressError
 from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.training import Run, evaluate_split
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
@@ -67,7 +67,10 @@ def extract_package(
     method = run.method()
     networks = method.deployables()
     name = _only_small(list(networks), run) if deployable is None else deployable
-    check_choice(networks, name, f"{run.folder} has no network of that name:")
+    if name not in networks:
+        smalls = [each for each in networks if each != "full"]
+        alone = f" Without --alpha, {smalls[0]} is taken." if len(smalls) == 1 else ""
+        raise AdjCompressError(f"{run.folder} has no network {name}; it has {', '.join(networks)}.{alone}")
     plan = method.plan_of(name)
     spec = replace(run.model, options={**run.model.options, **method.options_of(name)})
     rebuilt = rebuild(spec, plan, networks[name].state_dict(), method.substitution).eval()

@@ -244,4 +244,6 @@ def _alphas(options: MethodOptions) -> Sequence[float]:
     for alpha in alphas:
         if alpha == 1:
             raise AdjCompressError("--alpha 1 is the full network itself: an adjoined run needs an alpha above 1.")
+        if [alpha_name(other) for other in alphas].count(alpha_name(alpha)) > 1:
+            raise AdjCompressError(f"--alpha {alpha:g} is given twice: each is a network of its own.")
     return alphas

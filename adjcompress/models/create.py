@@ -7,6 +7,7 @@ Three kinds of name: one of ours or of torchvision ("xresnet50", "resnet50"), "t
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib
 import inspect
 import sys
@@ -131,7 +132,9 @@ def _timm(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
         raise AdjCompressError(f"{name} needs timm, which is not installed: pip install timm.") from None
     wanted = name.removeprefix("timm:")
     if not timm.is_model(wanted):
-        check_choice([known for known in timm.list_models()[:2000] if known[:3] == wanted[:3]], wanted, "timm's model")
+        near = difflib.get_close_matches(wanted, timm.list_models(), 12, 0.5)
+        some = f"Near it: {', '.join(near)}." if near else "timm.list_models() names them."
+        raise AdjCompressError(f"timm's model {wanted!r} is unknown. {some}")
     return _call_library(name, timm.create_model, {"model_name": wanted, "num_classes": num_classes, **options})
 
 
@@ -147,6 +150,8 @@ def _users_own(name: str, num_classes: int, image_size: int, options: Mapping[st
 def _users_function(name: str) -> Callable[..., Any]:
     """What "package.module:function" names: a class or function that builds networks."""
     module_name, _, function_name = name.partition(":")
+    if not module_name or module_name.startswith("."):  # which nothing is imported by
+        raise AdjCompressError(f"Model {name}: package.module:function is expected.")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         raise AdjCompressError(f"Model {name}: {module_name} is a module of Python itself, which builds no networks.")
     try:

@@ -118,7 +118,9 @@ def open_run(folder: str | Path | None = None) -> Run:
         kind = config["format"]
         if missing := [name for name in (*_MUST_MATCH[:-2], *_MUST_MATCH[-1:], "preprocessing") if name not in config]:
             raise ValueError(f"it lacks {missing[0]}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if kind == FORMAT:
+            _check_parts(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AdjCompressError) as error:
         raise AdjCompressError(f"{path} is damaged ({error}); the run cannot be read without it.") from error
     if kind != FORMAT:
         raise AdjCompressError(
@@ -126,6 +128,27 @@ def open_run(folder: str | Path | None = None) -> Run:
             f"({config.get('versions', {}).get('adjcompress', 'unknown')})."
         )
     return Run(folder, config)
+
+
+def _check_parts(config: Mapping[str, Any]) -> None:
+    """Build what is read of a config.json; whatever that raises, the file is damaged."""
+    if config["model"] is not None:
+        ModelSpec.from_json(config["model"])
+    DataSpec(**config["data"])
+    Recipe(**config["recipe"])
+    Preprocessing.from_json(config["preprocessing"])
+    for name, part, kind in (
+        ("classes", config["classes"], list),
+        ("seed", config["seed"], int),
+        ("method", config["method"]["name"], str),
+        ("method", config["method"]["settings"], dict),
+        ("processes", config.get("processes", 1), int),
+        ("precision", config.get("precision", "32"), str),
+        ("device", config.get("device", "cpu"), str),
+        ("notes", config.get("notes") or {}, dict),
+    ):
+        if not isinstance(part, kind):
+            raise TypeError(f"its {name} is {part!r}")
 
 
 def begun_run(folder: Path | None = None) -> Run:

@@ -131,7 +131,7 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):
         data = run.data()
-    notes = run.config["notes"]
+    notes: Any = run.config.get("notes")
     method = restore_method(run.config["method"], run.model.build())
     if searching:
         then = dict(notes["then"])
@@ -155,7 +155,9 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
 def hardware_of(run: Run) -> Hardware:
     """What a run goes on with, on one machine; its device may be another."""
     config = run.config
-    return Hardware(devices=config["processes"], precision=config["precision"], compile=config.get("compile", False))
+    return Hardware(
+        devices=config.get("processes", 1), precision=config.get("precision", "32"), compile=config.get("compile", False)
+    )
 
 
 def _same_teacher_again(method: Taught, run: Run, data: ImageData) -> None:
