@@ -98,6 +98,7 @@ assert not {"torch", "rich", "numpy"} & set(sys.modules)
 
 def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
     assert run(*TRAIN).exit_code == 0
+    assert bool(ac.open_run().method().network.get_buffer("joined"))  # the full network has learnt as well
     extracted = run("extract")
     assert "largest difference to the network in training 0" in extracted.output
     assert "Certificate: largest difference to torch" in run("export", "model.onnx").output
