@@ -93,11 +93,12 @@ def graph_macs(model: onnx.ModelProto) -> int:
     """MACs of the convolutions and matrix products with weights, for one image, from the inferred shapes."""
     shapes: dict[str, list[int]] = {}
     for value in (*model.graph.value_info, *model.graph.output):
-        shapes[value.name] = [1, *(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim[1:])]  # of a batch one image
+        shapes[value.name] = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]  # 1 for a batch of any size
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:  # weights in 8 bits
         if node.op_type == "DequantizeLinear" and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
+    images = next(value for value in model.graph.input if value.name not in weights)
     total = 0
     for node in model.graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -110,4 +111,4 @@ def graph_macs(model: onnx.ModelProto) -> int:
             total += math.prod(output) * math.prod(weight[1:])
         else:
             total += math.prod(weight) * math.prod(output[:-1])
-    return total
+    return total // (images.type.tensor_type.shape.dim[0].dim_value or 1)
