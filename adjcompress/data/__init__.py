@@ -11,7 +11,7 @@ from adjcompress.data.loader import (
     steps_of,
 )
 from adjcompress.data.sources import check_asked, data_names, load_data, read_data
-from adjcompress.data.splits import IGNORED, DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit
+from adjcompress.data.splits import IGNORED, DataSpec, FileSplit, ImageData, Preprocessing, Split, TensorSplit, same_images
 
 __all__ = [
     "IGNORED",
@@ -33,6 +33,7 @@ __all__ = [
     "evaluation_batches",
     "load_data",
     "read_data",
+    "same_images",
     "smallest_batch",
     "steps_of",
 ]

@@ -20,7 +20,8 @@ from adjcompress.errors import AdjCompressError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_SEEN = 256  # images of a split that a fingerprint reads
+_SEEN = 64  # images of a split that a fingerprint reads
+_LEVEL = 0.5  # of 255, by which an image's mean may differ
 IGNORED = -100  # the label of a pixel that counts for nothing: the one that torch's cross-entropy passes over
 
 
@@ -117,6 +118,13 @@ Split = TensorSplit | FileSplit
 AnySplit = TypeVar("AnySplit", TensorSplit, FileSplit)
 
 
+def same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints can be of the same images."""
+    if any(one[key] != other[key] for key in ("images", "sha256")) or len(one["levels"]) != len(other["levels"]):
+        return False
+    return all(abs(first - second) <= _LEVEL for first, second in zip(one["levels"], other["levels"], strict=True))
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A data set: its classes, three splits, and how its images are shown to a network.
@@ -134,20 +142,22 @@ class ImageData:
     mirrors: bool = True
     held_out: bool = False
 
-    def fingerprint(self) -> str:
-        """A few words by which other images or labels are noticed: how many there are in each split, and a checksum.
+    def fingerprint(self) -> dict[str, Any]:
+        """By what other images or labels are noticed (`same_images`); JSON.
 
-        Of labels, of files' names, and of up to 256 images in memory of each split.
+        How many images each split has, a checksum of labels and files' names, and of images in memory the mean levels of
+        some: resized pixels may differ by a level from one machine to another.
         """
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
+        digest, sizes, levels = hashlib.sha256(), {}, []
+        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            sizes[name] = len(split)
             digest.update(np.ascontiguousarray(split.labels.cpu().numpy()).tobytes())
             if isinstance(split, FileSplit):
                 digest.update("\n".join(f"{path.parent.name}/{path.name}" for path in split.paths).encode())
-            else:
-                digest.update(split.images[:: -(-max(len(split), 1) // _SEEN)].cpu().contiguous().numpy().tobytes())
-        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in ("train", "validation", "test"))
-        return f"{sizes} images, sha256 {digest.hexdigest()[:16]}"
+            elif len(split):
+                some = split.images[:: -(-len(split) // _SEEN)]
+                levels += [round(level, 2) for level in some.double().mean((1, 2, 3)).tolist()]
+        return {"images": sizes, "sha256": digest.hexdigest(), "levels": levels}
 
     @property
     def segmentation(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data
+from adjcompress.data import DataSpec, ImageData, Preprocessing, read_data, same_images
 from adjcompress.errors import AdjCompressError, first_line, pick
 from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions
@@ -65,9 +65,10 @@ class Run:
         """The data it was trained on, read again; other images in their place are an error."""
         data = read_data(DataSpec(**self.config["data"]))
         trained, found = self.config.get("images"), data.fingerprint()
-        if trained not in (None, found):  # runs of earlier versions do not tell
+        if trained is not None and not same_images(trained, found):  # runs of earlier versions do not tell
+            sizes = (" and ".join(f"{size} {name}" for name, size in each["images"].items()) for each in (trained, found))
             raise AdjCompressError(
-                f"{data.spec.source} holds other images than {self.folder} was trained on ({found}; then {trained}): "
+                f"{data.spec.source} holds other images than {self.folder} was trained on (of {', now '.join(sizes)}): "
                 "put those back, or train again."
             )
         return data
@@ -137,6 +138,8 @@ def _check_parts(config: Mapping[str, Any]) -> None:
     DataSpec(**config["data"])
     Recipe(**config["recipe"])
     Preprocessing.from_json(config["preprocessing"])
+    if config.get("images") is not None:
+        same_images(config["images"], config["images"])
     for name, part, kind in (
         ("classes", config["classes"], list),
         ("seed", config["seed"], int),
@@ -274,8 +277,8 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
         differing = [key for key in _MUST_MATCH if old.get(key) != asked.get(key)]
-        if old.get("images", asked["images"]) != asked["images"]:
-            differing.append(f"set of images ({old['images']}; now {asked['images']})")
+        if not same_images(old.get("images", asked["images"]), asked["images"]):
+            differing.append("set of images")
         if differing:
             raise AdjCompressError(
                 f"{folder} was started with another {', '.join(differing)}: resume it with the same, or choose another --run."
