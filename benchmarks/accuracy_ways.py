@@ -17,6 +17,7 @@ from adjcompress.training import Recipe, recipe
 TEACHER = "standard"
 SANDWICH = (4.0, 8.0, 16.0)
 FIRST = 0.8  # the part of the training in which the small network learns alone, where it learns first
+OTHER_FIRSTS = (0.5, 0.9)  # whether that part is the right one
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,9 @@ class Sizes:
         """What an image costs where a teacher runs beside the small network, forward only."""
         return self.small + self.full / 3
 
-    @property
-    def first(self) -> float:
-        """What an image costs where the small network learns first, with a shared trunk."""
-        return FIRST * self.small + (1 - FIRST) * (self.full + self.small - self.trunk)
+    def first(self, share: float) -> float:
+        """What an image costs where the small network learns alone for `share` of the training, with a shared trunk."""
+        return share * self.small + (1 - share) * (self.full + self.small - self.trunk)
 
 
 def ways(protocol: Protocol) -> dict[str, Way]:
@@ -126,6 +126,8 @@ def ways(protocol: Protocol) -> dict[str, Way]:
         "distill-longer": Way("the same, at the adjoined run's cost", "distill", one, sizes.longer(sizes.taught)),
         "trunk": Way("adjoined, trunk shared", "adjoined", replace(one, trunk="shared")),
         **{f"first-{widen}": _first(own, widen, sizes) for widen in ("copies", "fresh", "zeros")},
+        **{f"first-copies-{share:g}": _first(own, "copies", sizes, share) for share in OTHER_FIRSTS},
+        "first-copies-labels": _first(replace(own, small_labels=1.0), "copies", sizes),
         "dropout": Way("full network alone, dropout before the classifier", "dropout", MethodOptions()),
         "labels": Way("adjoined, half of the small network's loss from labels", "adjoined", replace(one, small_labels=0.5)),
         "detached": Way("adjoined, targets detached", "adjoined", replace(one, detach=True)),
@@ -179,11 +181,14 @@ def _growing(protocol: Protocol) -> float:
     return FIRST * alone + (1 - FIRST) * (each[0].full + sum(beyond))
 
 
-def _first(own: MethodOptions, widen: str, sizes: Sizes) -> Way:
+def _first(own: MethodOptions, widen: str, sizes: Sizes, share: float = FIRST) -> Way:
     """The small network first, at the adjoined run's cost."""
     begins = {"fresh": "as it is", "copies": "from copies of the small one", "zeros": "computing what the small one does"}
+    loss = "half from labels, targets detached" if own.small_labels < 1 else "all of the small one's loss from labels"
     words = (
-        f"small network first ({FIRST:g} of the training), the full one then begins {begins[widen]}; half from labels, "
-        "targets detached; trunk shared; at the adjoined run's cost"
+        f"small network first ({share:g} of the training), the full one then begins {begins[widen]}; {loss}; trunk shared; "
+        "at the adjoined run's cost"
     )
-    return Way(words, "adjoined", replace(own, small_first=FIRST, trunk="shared", widen=widen), sizes.longer(sizes.first))
+    return Way(
+        words, "adjoined", replace(own, small_first=share, trunk="shared", widen=widen), sizes.longer(sizes.first(share))
+    )
