@@ -12,6 +12,7 @@ multiply-adds of training in all, from the same trained weights, by the same loo
     magnitude      Torch-Pruning's group magnitude: cut at once, then trained alone, for as much longer as that is cheaper
     group-norm     Torch-Pruning's GroupNormPruner: sparse learning of the full network, then cut, then trained
     group-norm-wide  the same with one threshold over all layers (global pruning)
+    inner-taught, magnitude-taught  inner-cut and magnitude, taught by the trained network (distill) for as long as that costs
 
     python benchmarks/vs_torch_pruning.py train --data cifar10-30k.npz --model cifar_resnet56 --weights resnet56.th
     python benchmarks/vs_torch_pruning.py measure --data cifar10-30k.npz --model cifar_resnet56 --weights resnet56.th
@@ -29,7 +30,7 @@ import argparse
 import copy
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from training import fitted, timed
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
 from adjcompress.files import write_text
-from adjcompress.methods import AdjoinedMethod, MethodOptions, StandardMethod, alpha_name
+from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions, StandardMethod, alpha_name
 from adjcompress.models import ModelSpec, load_weights_
 from adjcompress.training import evaluate_split, recipe
 from adjcompress.training.checkpoint import newest_checkpoint
@@ -62,12 +63,14 @@ OURS: dict[str, dict[str, Any]] = {
 }
 CUTS = {"cut": "adjoined", "inner-cut": "inner"}  # each is the small network of one of ours
 PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
-WAYS = (*OURS, *CUTS, *PRUNED)
+TAUGHT = {"inner-taught": "inner-cut", "magnitude-taught": "magnitude"}  # the same networks, taught by the one they came from
+WAYS = (*OURS, *CUTS, *PRUNED, *TAUGHT)
 ABOUT = (
     "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
     "learns from labels too, at a constant weight, for about what adjoined costs; inner: the same at the first layers of the "
-    "blocks alone, which are those that Torch-Pruning cuts; cut and inner-cut: adjoined's and inner's channels, trained alone. "
-    "These, and what Torch-Pruning cut, train for as long as adjoined costs, sparse learning included. The weights that all "
+    "blocks alone, which are those that Torch-Pruning cuts; cut and inner-cut: adjoined's and inner's channels, trained alone; "
+    "inner-taught and magnitude-taught: inner-cut's and magnitude's networks, taught by the one that they were cut out of. All "
+    "that are cut train for as long as adjoined costs, sparse learning and teaching included. The weights that all "
     "begin with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of "
     "keep their width under Torch-Pruning, which knows no such layer, and not in ours."
 )
@@ -109,10 +112,11 @@ class Job:
         recipe, arguments = self.recipe.changed(epochs=epochs), self.arguments
         return fitted(method, self.data, recipe, folder, arguments.precision, model=model, seed=arguments.seed)
 
-    def epochs_alone(self, cut: nn.Module, before: int = 0) -> int:
+    def epochs_alone(self, cut: nn.Module, before: int = 0, taught: bool = False) -> int:
         """For how many epochs a cut network trains for what is left, after so many of the full one, of what ours cost."""
         spent = self.arguments.epochs * (self.full_macs + self.small_macs) - before * self.full_macs
-        return max(1, round(spent / ac.count(cut, self.example).macs))
+        each = ac.count(cut, self.example).macs + taught * self.full_macs / 3  # of the teacher's three parts, the forward one
+        return max(1, round(spent / each))
 
     def ordered(self) -> nn.Module:
         """The trained network, important channels first."""
@@ -146,6 +150,13 @@ class Job:
         cut = copy.deepcopy(network)
         pruner(cut, self.example, PRUNED[kind], self.ratio(kind, network)).step()
         return StandardMethod(cut)
+
+    def cut(self, way: str) -> nn.Module:
+        """The network that `way` begins from: one of ours cut at once, or one that Torch-Pruning cut."""
+        way = TAUGHT.get(way, way)
+        if way in PRUNED:
+            return self.pruned(way).network
+        return ac.slice_model(self.ordered(), self.plan(CUTS.get(way, way)))
 
     def ratio(self, kind: str, network: nn.Module) -> float:
         """At which ratio Torch-Pruning cuts, found once: milliseconds would say another one tomorrow."""
@@ -185,7 +196,7 @@ class Job:
             method = self.adjoined(name)
             self.fitted(name, method, self.epochs_of_ours(name, method), named=True)
         for name in filter(only.__contains__, CUTS):
-            cut = StandardMethod(ac.slice_model(self.ordered(), self.plan(CUTS[name])))
+            cut = StandardMethod(self.cut(name))
             self.fitted(name, cut, self.epochs_alone(cut.network), named=False)
         for kind in filter(only.__contains__, PRUNED):
             before = 0
@@ -195,6 +206,17 @@ class Job:
                     self.fitted(f"{kind}-sparse", StandardMethod(network), epochs, named=True)
             cut = self.pruned(kind)
             self.fitted(kind, cut, self.epochs_alone(cut.network, before), named=False)
+        for name in filter(only.__contains__, TAUGHT):
+            taught = DistillMethod(self.cut(name))
+            taught.taught_by_(self.model(), self.example)
+            self.fitted(name, taught, self.epochs_alone(taught.network, taught=True), named=False)
+
+
+def alike(way: str) -> str:
+    """The name under which the network of a way is timed: several ways train the same one."""
+    way = TAUGHT.get(way, way)
+    way = CUTS.get(way, way)
+    return "ours" if way in OURS and way != "inner" else way
 
 
 def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: float = 0.5) -> Any:
@@ -236,17 +258,15 @@ def measure(job: Job) -> None:
     arguments = job.arguments
     networks: dict[str, nn.Module] = {"full": job.model(), "ours": job.ours}
     rows = [row_of(job, "full", None, networks["full"], "full")]
-    builders: dict[str, Callable[[], nn.Module]] = {kind: lambda kind=kind: job.pruned(kind).network for kind in PRUNED}
     for way in WAYS:
         folder = job.folder / f"{way}-seed{arguments.seed}"
         if not (folder / "results.json").is_file():
             continue
         run = ac.open_run(folder)
-        if way in builders:
-            networks[way] = builders[way]()
-        if way in ("inner", "inner-cut"):
-            networks[way] = ac.slice_model(job.model(), job.plan("inner"))
-        rows.append(row_of(job, way, run, networks.get(way, job.ours), job.small if way in OURS else "full"))
+        name = alike(way)
+        if name not in networks:
+            networks[name] = job.cut(way)
+        rows.append(row_of(job, way, run, networks[name], job.small if way in OURS else "full"))
     figures: dict[str, Any] = {
         "model": arguments.model,
         "data": Path(arguments.data).stem,
@@ -265,7 +285,7 @@ def measure(job: Job) -> None:
     else:
         times = timed(networks, job.folder, job.data.preprocessing.example(7), arguments.duration)
         for row in rows:
-            row |= times.get(row["way"], times["ours"])
+            row |= times[alike(row["way"])]
     figures["rows"] = rows
     record(name, figures, f"1 seed ({arguments.seed}); {rows[0]['rounds']} rounds of timing", added=arguments.add)
     plot(rows, RESULTS / f"{name}.svg")
@@ -277,7 +297,7 @@ def with_others(new: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> lis
     by_way = {row["way"]: row for row in earlier}
     for row in new:
         if row["way"] != "full":
-            same = by_way.get(row["way"]) or by_way.get(CUTS.get(row["way"], "adjoined"))
+            same = next((other for other in earlier if alike(other["way"]) == alike(row["way"])), None)
             if same is None or same["parameters"] != row["parameters"]:
                 raise SystemExit(
                     f"{row['way']} is a network that the result has no times of: measure all of them, without --add."
@@ -293,7 +313,10 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
         return row | {"accuracy": tested(network, job.data), "full_accuracy": None, "training_macs": 0, "seconds": 0}
     results = run.results() or {}
     test, seen = results["test"], 3 * len(job.data.train)
-    spent = training_macs(run.method(), run, job.data) if way in OURS else seen * results["epochs"] * counts.macs
+    if way in OURS:
+        spent = training_macs(run.method(), run, job.data)
+    else:
+        spent = results["epochs"] * (seen * counts.macs + (way in TAUGHT) * len(job.data.train) * job.full_macs)
     seconds = results["seconds"]
     before = job.folder / f"{way}-sparse-seed{job.arguments.seed}"
     if before.is_dir():
@@ -327,7 +350,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         (axes[1], "p50_ms", 1, "ms, one thread"),
     ):
         for number, row in enumerate(rows):
-            marker = "s" if row["way"] in (*OURS, *CUTS) else "o"
+            marker = "s" if alike(row["way"]) in ("ours", "inner") else "o"
             style = {"color": f"C{number}", "marker": marker, "label": row["way"], "alpha": 0.8}
             axis.scatter([row[key] / scale], [100 * row["accuracy"]], **style)
         axis.set_xlabel(label)
