@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from claims_accuracy import accuracy_rows, log_rows, loss_rows, schedule_rows
 from paper_counts import CLAIMS, published_count, small_of
-from record import RESULTS, record
+from record import RESULTS, no_options, record
 from shown import measured_on
 from torch import Tensor, nn
 
@@ -236,6 +236,7 @@ def page() -> str:
 
 
 def main() -> None:
+    no_options(__doc__)
     rows = [
         *parameter_rows(),
         *speed_rows(),

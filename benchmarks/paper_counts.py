@@ -7,7 +7,7 @@ The published ratios count convolution weights plus one parameter an output chan
 
 from __future__ import annotations
 
-from record import record
+from record import no_options, record
 from torch import Tensor, nn, zeros
 
 import adjcompress as ac
@@ -51,6 +51,7 @@ def small_of(name: str, classes: int, alpha: int, example: Tensor) -> tuple[nn.M
 
 
 def main() -> None:
+    no_options(__doc__)
     example = zeros(1, 3, 224, 224)
     counts, claims = [], []
     for (name, alpha), (parameters, without, gmacs) in EXPECTED.items():

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 from main_job import command
-from record import record
+from record import no_options, record
 
 HELP_RUNS = 7
 
 
 def main() -> None:
+    no_options(__doc__)
     seconds: dict[str, float] = {}
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import sys
@@ -35,3 +36,8 @@ def record(name: str, figures: Any, repetitions: int | str, added: bool = False)
     write_text(path, json.dumps(content, indent=1) + "\n")
     print(f"-> benchmarks/results/{path.name}")
     return path
+
+
+def no_options(about: str | None) -> None:
+    """A script that takes no options says so, and its help, before it measures anything: `about` is its docstring."""
+    argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()

@@ -9,7 +9,7 @@ bias in every hashed layer, a tensor train inside Tucker's core, and more than M
 from __future__ import annotations
 
 import torch
-from record import record
+from record import no_options, record
 from torch import nn
 
 import adjcompress as ac
@@ -48,6 +48,7 @@ def published_way(dense: nn.Module, network: nn.Module, plan: ac.Substitution | 
 
 
 def main() -> None:
+    no_options(__doc__)
     rows = []
     for name, substitute, setting, parameters, operations in PUBLISHED:
         imagenet = name == "wrn_50_2"

@@ -375,7 +375,7 @@ def page() -> str:
             f"## {figures['model']} on {figures['data']}, at equal {equal}",
             "",
             f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
-            f"seed {figures['seed']}; top-1 on the 10,000 test images; one thread, ONNX Runtime, batch 1. {ABOUT} "
+            f"seed {figures['seed']}; top-1 on the test images; one thread, ONNX Runtime, batch 1. {ABOUT} "
             f"Seconds are of trainings beside others: compare multiply-adds. {BUSY} {measured_on(content)}. "
             f"`{content['command']}`",
             "",
