@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -37,3 +37,12 @@ def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Any, Any], Non
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def last_layer(network: nn.Module, example: Tensor) -> str:
+    """The convolution or linear layer that runs last on a batch (N, C, H, W): the classifier, wherever it is declared."""
+    ran: list[str] = []
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    with evaluating(network), watching(layers, lambda name, *_: ran.append(name)):
+        network(example[:1])
+    return ran[-1]

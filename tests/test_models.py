@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import TinyNet
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 import adjcompress as ac
+from adjcompress.methods import DropoutMethod, MethodOptions
 from adjcompress.models import load_weights_, model_names
 from adjcompress.models.cifar_resnet import PaddedShortcut
 
@@ -109,6 +110,29 @@ def test_weights_with_other_classes_say_so_and_can_keep_the_rest(tmp_path: Path)
         load_weights_(target, tmp_path / "w.pth")
     load_weights_(target, tmp_path / "w.pth", new_classifier=True)
     assert torch.equal(target.stem[0].weight, source.stem[0].weight)
+
+
+class HeadFirst(nn.Module):
+    """Its classifier is declared before the layers that it follows."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head, self.body, self.neck = nn.Linear(6, classes), nn.Conv2d(3, 8, 3), nn.Linear(8, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.neck(self.body(images).mean((2, 3))).relu())
+        return logits
+
+
+def test_the_classifier_is_the_layer_that_runs_last(tmp_path: Path) -> None:
+    source, target, example = HeadFirst(7), HeadFirst(10), torch.zeros(1, 3, 8, 8)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ac.AdjCompressError, match="was trained on 7 classes, the data has 10"):
+        load_weights_(target, tmp_path / "w.pth", example=example)
+    load_weights_(target, tmp_path / "w.pth", new_classifier=True, example=example)
+    assert torch.equal(target.neck.weight, source.neck.weight) and target.head.out_features == 10
+    method = DropoutMethod.build(target, example, MethodOptions(dropout=0.5))
+    assert method.classifier == "head" == DropoutMethod.restore(HeadFirst(10), method.settings()).classifier
 
 
 def test_a_damaged_package_is_not_taken_for_weights(tmp_path: Path) -> None:

@@ -12,15 +12,17 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.models.weights import classifier_names
+from adjcompress.modes import last_layer
 from adjcompress.widths import WidthPlan
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class DropoutMethod(StandardMethod):
-    """Cross-entropy with dropout before the classifier, of `rate`, and after every block of `blocks`, of `block_rate`.
+    """Cross-entropy with dropout before `classifier`, of `rate`, and after every block of `blocks`, of `block_rate`.
 
-    Dropout has no parameters and does nothing in evaluation: the network that comes out is the ordinary one.
+    The classifier is the last layer that runs; without a name, as in older runs, the one that is declared last. Dropout has no
+    parameters and does nothing in evaluation: the network that comes out is the ordinary one.
     """
 
     name = "dropout"
@@ -33,14 +35,15 @@ class DropoutMethod(StandardMethod):
         rate: float = 0.5,
         block_rate: float = 0.0,
         blocks: tuple[str, ...] = (),
+        classifier: str | None = None,
     ) -> None:
         super().__init__(network, deployable, plan)
         for option, value in (("--dropout", rate), ("--dropout-blocks", block_rate)):
             if not 0 <= value < 1:
                 raise AdjCompressError(f"{option} {value:g} must be at least 0 and below 1.")
         self.rate, self.block_rate, self.blocks = rate, block_rate, blocks
-        classifier = self.network.get_submodule(classifier_names(self.network)[0].rpartition(".")[0])
-        classifier.register_forward_pre_hook(self._before)
+        self.classifier = classifier or classifier_names(self.network)[0].rpartition(".")[0]
+        self.network.get_submodule(self.classifier).register_forward_pre_hook(self._before)
         for name in blocks:
             self.network.get_submodule(name).register_forward_hook(self._after)
 
@@ -49,16 +52,18 @@ class DropoutMethod(StandardMethod):
         if not options.dropout and not options.dropout_blocks:
             raise AdjCompressError("--method dropout with --dropout 0 and no --dropout-blocks is --method standard: take that.")
         blocks = blocks_of(model) if options.dropout_blocks else ()
-        return cls(model, *cls.chosen(model, example, options), options.dropout, options.dropout_blocks, blocks)
+        chosen, classifier = cls.chosen(model, example, options), last_layer(model, example)
+        return cls(model, *chosen, options.dropout, options.dropout_blocks, blocks, classifier)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> DropoutMethod:
         plan = settings["plan"]
-        rates = (settings["rate"], settings["block_rate"], tuple(settings["blocks"]))
-        return cls(model, settings["deployable"], WidthPlan.from_json(plan) if plan else None, *rates)
+        where = (settings["rate"], settings["block_rate"], tuple(settings["blocks"]), settings.get("classifier"))
+        return cls(model, settings["deployable"], WidthPlan.from_json(plan) if plan else None, *where)
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "rate": self.rate, "block_rate": self.block_rate, "blocks": list(self.blocks)}
+        own = {"rate": self.rate, "block_rate": self.block_rate, "blocks": list(self.blocks), "classifier": self.classifier}
+        return {**super().settings(), **own}
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (F.dropout(inputs[0], self.rate, module.training), *inputs[1:])

@@ -13,22 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.modes import last_layer
 
 # What training scripts put around a state dict, and before each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False) -> None:
+def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False, example: Tensor | None = None) -> None:
     """Load a trained state dict (.pth, .pt, .th, opened without running pickled code) or safetensors file into `network`.
 
     Every name and shape must match; otherwise an AdjCompressError names what is missing and what is left over, and the
-    network is as it was. With `new_classifier` the last layer may differ in its number of classes and stays fresh.
+    network is as it was. With `new_classifier` the last layer may differ in its number of classes and stays fresh: the one
+    that runs last on `example` (N, C, H, W), without which it is the one declared last.
     """
     found = read_state(path)
     wanted = network.state_dict()
+    classifier = classifier_names(network, example)
     if new_classifier:
-        for name in classifier_names(network):
+        for name in classifier:
             found[name] = wanted[name]
     for name in wanted.keys() - found.keys():
         if name.endswith(".num_batches_tracked"):
@@ -39,7 +42,7 @@ def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False) 
             f"{path} does not fit the network. Missing: {shortened(missing)}. Not in the network: {shortened(unexpected)}."
         )
     differing = [name for name in wanted if wanted[name].shape != found[name].shape]
-    if differing and set(differing) <= set(classifier_names(network)):
+    if differing and set(differing) <= set(classifier):
         have, want = found[differing[0]].shape[0], wanted[differing[0]].shape[0]
         raise AdjCompressError(
             f"{path} was trained on {have} classes, the data has {want}. "
@@ -57,9 +60,15 @@ def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False) 
     network.load_state_dict(found)
 
 
-def classifier_names(network: nn.Module) -> list[str]:
-    """Names of the tensors of the last linear layer (or, in fully convolutional networks, convolution)."""
-    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+def classifier_names(network: nn.Module, example: Tensor | None = None) -> list[str]:
+    """Names of the tensors of the last linear layer (or, in fully convolutional networks, convolution).
+
+    It is the one that runs last on `example`, a batch (N, C, H, W); without one, the one that is declared last.
+    """
+    if example is None:
+        last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    else:
+        last = last_layer(network, example)
     return [name for name in network.state_dict() if name.rpartition(".")[0] == last]
 
 

@@ -318,11 +318,11 @@ def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.
     """The model as the seed makes it, with the weights that were asked for."""
     torch.manual_seed(options.seed)
     model = spec.build()
+    check_takes(model, data.preprocessing.example(), options.model, data.preprocessing.size if data.segmentation else ())
     if options.weights is not None:
-        load_weights_(model, options.weights, options.new_classifier)
+        load_weights_(model, options.weights, options.new_classifier, data.preprocessing.example())
     if options.importance is not None:
         order_channels_(model, data.preprocessing.example(2), options.importance)
-    check_takes(model, data.preprocessing.example(), options.model, data.preprocessing.size if data.segmentation else ())
     return model
 
 
