@@ -13,6 +13,11 @@ def shown_ms(row: Mapping[str, Any], digits: int = 3) -> str:
     return f"{'~' * bool(row.get('noisy'))}{row['p50_ms']:.{digits}f} ms"
 
 
+def shown_timing(timing: Mapping[str, Any], digits: int = 3) -> str:
+    """The same of a timing as bench.json has it."""
+    return shown_ms({**timing["latency"], "noisy": timing["noisy"]}, digits)
+
+
 def measured_on(result: Mapping[str, Any]) -> str:
     """The machines of a result, of its first part and of what was added, with the versions of what computes."""
     return "; ".join(dict.fromkeys(_machine(part["machine"]) for part in (result, *result.get("added", []))))

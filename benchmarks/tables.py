@@ -1,7 +1,8 @@
-"""Renders the README's tables from benchmarks/results/*.json, so that no figure there is typed by hand.
+"""Renders the tables of README.md, of the guides in examples/ and of results/README.md from benchmarks/results/*.json, so that
+no figure there is typed by hand.
 
-python benchmarks/tables.py            prints the table of results
-python benchmarks/tables.py --write    puts all into README.md
+python benchmarks/tables.py            prints the table of all results
+python benchmarks/tables.py --write    puts all tables into their pages
 """
 
 from __future__ import annotations
@@ -14,22 +15,21 @@ from typing import Any
 
 import tables_dan
 from record import RESULTS
-from shown import BUSY, shown_ms
+from shown import BUSY, shown_timing
+from tables_headline import headline
 from tables_rows import AFTER, BEFORE, read
 from tables_ways import ways_to_train
 
-README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- results: python benchmarks/tables.py --write -->", "<!-- end of results -->"
+from adjcompress.files import write_text
 
-
-def _timed(timing: dict[str, Any]) -> str:
-    return shown_ms({**timing["latency"], "noisy": timing["noisy"]})
+ROOT = Path(__file__).parents[1]
+START, END = "<!-- {}: python benchmarks/tables.py --write -->", "<!-- end of {} -->"
 
 
 NETWORKS = {"resnet18": "ResNet-18, CIFAR-100", "mobilenet_v2": "MobileNetV2, photographs"}
 
 
-def deployment() -> list[str]:
+def deployment() -> str:
     """Float and int8, full and small, of the networks trained on real images."""
     lines = [
         "| network | file | top-1, test | parameters | bytes | one core | times faster | two cores |",
@@ -45,7 +45,7 @@ def deployment() -> list[str]:
             what = path.removesuffix(".onnx").removeprefix(f"{name}-")
             lines.append(
                 f"| {title} | {what}{kept} | {100 * accuracy:.2f} % | {one['parameters']:,} | {one['bytes'] / 1e6:.2f} MB | "
-                f"{_timed(one)} | {one['speedup']['value']:.2f}x | {_timed(two)} |"
+                f"{shown_timing(one)} | {one['speedup']['value']:.2f}x | {shown_timing(two)} |"
             )
     notes = []
     for name, title in NETWORKS.items():
@@ -55,7 +55,7 @@ def deployment() -> list[str]:
             f"{title}: {training['images']:,} images, {training['epochs']} epochs of the papers' way, seed {training['seed']}, "
             f"`{result['command']}`"
         )
-    return [*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split. " + BUSY]
+    return "\n".join([*lines, "", "; ".join(notes) + ". Top-1 of the ONNX files on the whole test split. " + BUSY])
 
 
 def machines() -> list[str]:
@@ -73,12 +73,22 @@ def machines() -> list[str]:
 
 
 def table() -> str:
-    lines = ["| what | measured | command |", "| --- | --- | --- |"]
-    for part in (*BEFORE, *tables_dan.ALL, *AFTER):
-        lines += [f"| {row.what} | {row.figure} | {row.command} |" for row in part()]
-    lines += ["", *deployment()]
-    lines += ["", *machines(), "Machine, versions, repetitions and every single figure: `benchmarks/results/`."]
-    return "\n".join(lines)
+    """results/README.md: everything that was measured, with its command, and on which machines."""
+    lines = [
+        "# What was measured",
+        "",
+        "Every claim about speed, memory and accuracy that is made in this project. These have pages of their own: the ways to",
+        "train ([accuracy.md](accuracy.md)), the papers' claims ([claims.md](claims.md)), searched widths ([dan.md](dan.md)),",
+        "substitutes ([substitutes.md](substitutes.md)), super networks ([supernets.md](supernets.md) and",
+        "[supernet_camvid.md](supernet_camvid.md)), and pruning ([vs_torch_pruning.md](vs_torch_pruning.md)). Ratios are",
+        "measured side by side in one run, interleaved. Machine, versions, repetitions and every single figure are in the JSON",
+        "file of each.",
+        "",
+        "| what | measured | command |",
+        "| --- | --- | --- |",
+    ]
+    lines += [str(row) for part in (*BEFORE, *tables_dan.ALL, *AFTER) for row in part()]
+    return "\n".join([*lines, "", "## Machines", "", *(f"- {machine}" for machine in machines()), ""])
 
 
 def substitutes() -> str:
@@ -97,7 +107,7 @@ def substitutes() -> str:
         "",
         f"{figures['model']}, CIFAR-10, {figures['images']:,} images, {figures['recipe']['epochs']} epochs, seed "
         f"{figures['seed']}, `{result['command']}`; with and without attention transfer and scaled decay: "
-        "[benchmarks/results/substitutes.md](benchmarks/results/substitutes.md).",
+        "[substitutes.md](../benchmarks/results/substitutes.md).",
     ]
     return "\n".join(lines)
 
@@ -130,7 +140,7 @@ def supernets() -> str:
         lines += [
             "",
             f"{figures['images']:,} images, {figures['recipe']['epochs']} epochs, seed {figures['seed']}, "
-            f"`{result['command']}`: [{name}.md](benchmarks/results/{name}.md).",
+            f"`{result['command']}`: [{name}.md](../benchmarks/results/{name}.md).",
             "",
         ]
     return "\n".join(lines[:-1])
@@ -157,26 +167,33 @@ def spread_of(values: list[float], digits: int) -> str:
 
 
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
-    START: (END, table),
-    "<!-- substitutes: python benchmarks/tables.py --write -->": ("<!-- end of substitutes -->", substitutes),
-    "<!-- ways: python benchmarks/tables.py --write -->": ("<!-- end of ways -->", ways_to_train),
-    "<!-- supernets: python benchmarks/tables.py --write -->": ("<!-- end of supernets -->", supernets),
+    "README.md": ("headline", headline),
+    "examples/training.md": ("ways", ways_to_train),
+    "examples/substitutes.md": ("substitutes", substitutes),
+    "examples/supernets.md": ("supernets", supernets),
+    "examples/edge.md": ("deployment", deployment),
 }
+"""The pages with a table among their text: what it is called, and what writes it."""
 
 
-def with_table(text: str) -> str:
-    for start, (end, render) in BLOCKS.items():
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{render()}\n{end}{after}"
-    return text
+def pages() -> dict[Path, str]:
+    """Every page that has tables, as the results say it should be."""
+    found = {RESULTS / "README.md": table()}
+    for page, (name, render) in BLOCKS.items():
+        before, start, rest = (ROOT / page).read_text().partition(START.format(name))
+        _, end, after = rest.partition(END.format(name))
+        if not start or not end:
+            raise SystemExit(f"{page} lacks the lines between which its table stands: {START.format(name)}")
+        found[ROOT / page] = f"{before}{start}\n{render()}\n{end}{after}"
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     if parser.parse_args().write:
-        README.write_text(with_table(README.read_text()))
+        for path, text in pages().items():
+            write_text(path, text)
     else:
         print(table())
 

@@ -1,4 +1,4 @@
-"""Which rows has the README's table of results on widths that were searched under a budget?"""
+"""Which rows has the table of all results on widths that were searched under a budget?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows has the README's table of results? One function for each result file, or for a few of one kind.
+"""Which rows has the table of all results? One function for each result file, or for a few of one kind.
 
 What widths were searched is in tables_dan.py.
 """
@@ -19,6 +19,9 @@ class Row(NamedTuple):
     what: str
     figure: str
     command: str
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.figure} | {self.command} |"
 
     @classmethod
     def of(cls, result: dict[str, Any], what: str, figure: str) -> Row:
@@ -129,7 +132,7 @@ def int8() -> Rows:
     smallest = files["alpha4-int8"]
     text = ", ".join(f"{name} {file['p50_ms']:.1f} ms and {file['bytes'] / 1e6:.1f} MB" for name, file in files.items())
     text += f": **{smallest['times_faster']:.1f}x faster, {smallest['times_smaller']:.1f}x smaller**"
-    yield Row.of(eight, "ResNet-50, 224 px, one core, float and int8 (random weights; accuracy in the table below)", text)
+    yield Row.of(eight, "ResNet-50, 224 px, one core, float and int8 (random weights: for speed and size)", text)
 
 
 def latency_table() -> Rows:

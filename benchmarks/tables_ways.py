@@ -1,4 +1,4 @@
-"""The README's table of the ways to train: the full and the small network of each, and what it cost, by protocol and length."""
+"""The table of the ways to train: the full and the small network of each, and what it cost, by protocol and length."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""No figure in the README is typed by hand, and every result says how it was made."""
+"""No figure in a page is typed by hand, and every result says how it was made."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,13 +15,23 @@ ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
-def test_the_readme_shows_the_results_that_are_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_table_shows_the_results_that_are_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import tables
 
-    text = (ROOT / "README.md").read_text()
-    assert tables.with_table(text) == text, "run python benchmarks/tables.py --write"
+    for path, text in tables.pages().items():
+        assert path.read_text() == text, f"{path.name}: run python benchmarks/tables.py --write"
     del sys.modules["tables"]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md")), *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text())
+    for target in targets:
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""The README's first table: for each thing that is promised, the figure that decides it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from accuracy_page import spread
+from accuracy_ways import results_of
+from record import RESULTS
+from shown import shown_ms, shown_timing
+from tables_rows import Row, Rows, int8, latency, main_job, paper_counts, quick, read, steps
+from vs_torch_pruning import alike
+
+WAYS = {
+    "first-copies": "small first (the default)",
+    "adjoined8": "the papers' way",
+    "small-longer": "small one alone",
+    "standard-longer": "full one alone",
+}
+
+
+def headline() -> str:
+    """The table. What was run stands as its script; the whole command is in the result's row of results/README.md or page."""
+    parts = (paper_counts, latency, int8, certificates, trained, ways, beside, step, quick)
+    lines = ["| what | measured | by |", "| --- | --- | --- |"]
+    for row in (row for part in parts for row in part()):
+        script = row.command.strip("`").split()[1]
+        lines.append(f"| {row.what} | {row.figure} | [{Path(script).name}]({script}) |")
+    return "\n".join(lines)
+
+
+def certificates() -> Rows:
+    """What slicing and exporting changed."""
+    yield list(main_job())[-1]._replace(what="Largest difference: sliced to training, ONNX to torch (of the largest logit)")
+
+
+def trained() -> Rows:
+    """A network trained on real images, in float and in int8, beside its full one."""
+    result = read("deployment_resnet18")
+    figures = result["figures"]
+    one = {timing["path"]: timing for timing in figures["bench"] if timing["target"] == "one-core"}
+    parts = []
+    for name in ("full", "alpha8", "alpha8-int8"):
+        path = f"resnet18-{name}.onnx"
+        timing, accuracy = one[path], 100 * figures["test_accuracy"][path]
+        faster = "" if name == "full" else f" ({timing['speedup']['value']:.2f}x faster)"
+        parts.append(f"{name} {accuracy:.2f} %, {timing['bytes'] / 1e6:.2f} MB, {shown_timing(timing)}{faster}")
+    training = figures["training"]
+    what = f"ResNet-18, CIFAR-100 ({training['images']:,} images, {training['epochs']} epochs, the papers' way), one core"
+    yield Row.of(result, what, "; ".join(parts))
+
+
+def ways() -> Rows:
+    """The ways to train at equal multiply-adds of training: the full and the small network of each."""
+    for path in results_of("cpu"):
+        result = json.loads(path.read_text())
+        figures = result["figures"]
+        found = []
+        for way, words in WAYS.items():
+            rows = [row for row in figures["rows"] if row["way"] == way]
+            if rows:
+                both = " and ".join(spread([row["test"][label] for row in rows]) for label in rows[0]["test"])
+                found.append(f"{words} {both}")
+        epochs = figures["recipe"]["epochs"]
+        what = f"The same at alpha 8, full and small network, each way for what {epochs} epochs of the papers' way cost"
+        yield Row.of(result, what, "; ".join(found))
+
+
+def beside() -> Rows:
+    """Of a trained network: the most accurate one that was cut our way, and that Torch-Pruning cut, trained for as long."""
+    for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
+        result = read(path.stem)
+        figures = result["figures"]
+        full, *rows = figures["rows"]
+        kinds = {True: "ours", False: "Torch-Pruning's"}
+        parts = [f"full {100 * full['accuracy']:.2f} %, {shown_ms(full)}"]
+        for own, title in kinds.items():
+            of_kind = [row for row in rows if (alike(row["way"]) in ("ours", "inner")) == own]
+            best = max(of_kind, key=lambda row: float(row["accuracy"]))
+            parts.append(f"{title} ({best['way']}) {100 * best['accuracy']:.2f} %, {shown_ms(best)}")
+        what = (
+            f"{figures['model']}, CIFAR-10, half the multiply-adds, {figures['recipe']['epochs']} epochs: best way of cutting"
+        )
+        yield Row.of(result, what, "; ".join(parts))
+
+
+def step() -> Rows:
+    """An adjoined step beside a standard one."""
+    rows = [row for row in steps() if row.what.startswith("Adjoined step")]
+    yield next(row for row in rows if "resnet50, alpha 4, 224" in row.what)
+    yield next(row for row in rows if "shared, resnet50" in row.what)
