@@ -202,8 +202,7 @@ def training_macs(method: Any, run: ac.Run, data: ac.ImageData) -> float:
         taught = ac.count(run.model.build(), example).macs if isinstance(method, DistillMethod) else 0
         return seen * (3 * sum(count.macs for count in counts.values()) + taught)
     full = counts.pop("full")
-    parts = tuple(f"{part}." for part in method.network.trunk)
-    trunk = sum(layer.macs for layer in full.per_layer if f"{layer.name}.".startswith(parts)) if parts else 0
+    trunk = full.macs_of(method.network.trunk)
     first, order = method.curriculum.small_first, method.by_size
     together = full.macs + sum(count.macs - trunk for count in counts.values())
     steps = (

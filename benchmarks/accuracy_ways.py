@@ -87,8 +87,7 @@ class Sizes:
         network, example = ac.create_model(protocol.model, protocol.classes), torch.zeros(2, 3, 32, 32)
         plan = ac.plan_widths(network, example, alpha)
         whole = ac.count(network, example)
-        parts = tuple(f"{part}." for part in ac.trunk_of(network, [plan], example))
-        trunk = sum(layer.macs for layer in whole.per_layer if f"{layer.name}.".startswith(parts))
+        trunk = whole.macs_of(ac.trunk_of(network, [plan], example))
         return cls(whole.macs, ac.count(ac.slice_model(network, plan), example).macs, trunk)
 
     def longer(self, each: float) -> float:

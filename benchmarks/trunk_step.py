@@ -39,7 +39,7 @@ def measured(name: str, alpha: int, size: int, batch: int, rounds: int) -> dict[
         "shared": ac.adjoin(models[1], {"small": plan}, trunk=trunk),
     }
     whole, small = ac.count(standard, images), ac.count(ac.slice_model(standard, plan), images)
-    in_trunk = sum(layer.macs for layer in whole.per_layer if f"{layer.name}.".startswith(tuple(f"{part}." for part in trunk)))
+    in_trunk = whole.macs_of(trunk)
 
     def adjoined_loss(network: ac.AdjoinedNetwork) -> Tensor:
         full, smalls = network(images)

@@ -133,9 +133,7 @@ class Job:
         """The protocol's; where labels are learnt from as well, as many as adjoined's cost buys."""
         if OURS[way] is not _LABELS:
             return int(self.arguments.epochs)
-        parts = tuple(f"{part}." for part in method.network.trunk)
-        layers = ac.count(method.network.full, self.example).per_layer
-        trunk = sum(layer.macs for layer in layers if f"{layer.name}.".startswith(parts))
+        trunk = ac.count(method.network.full, self.example).macs_of(method.network.trunk)
         small = ac.count(method.network.extract(self.small), self.example).macs
         spent = self.arguments.epochs * (self.full_macs + self.small_macs)
         return round(spent / (self.full_macs + small - trunk))

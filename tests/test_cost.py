@@ -42,6 +42,8 @@ def test_layers_add_up_to_the_network() -> None:
     counts = ac.count(ac.create_model("mobilenet_v2", 10), torch.zeros(1, 3, 64, 64))
     assert sum(layer.parameters for layer in counts.per_layer) == counts.parameters
     assert sum(layer.macs for layer in counts.per_layer) == counts.macs
+    parts = ["classifier", *(f"features.{number}" for number in range(19))]  # features.1 is not features.10
+    assert sum(counts.macs_of([part]) for part in parts) == counts.macs == counts.macs_of(parts) and counts.macs_of([]) == 0
 
 
 def test_bytes_are_those_of_the_state_dict() -> None:

@@ -8,6 +8,7 @@ at 224 px has 4.089 GMACs and 25,557,032 parameters.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,11 @@ class Counts:
     macs: int
     bytes: int
     per_layer: tuple[LayerCount, ...]
+
+    def macs_of(self, parts: Iterable[str]) -> int:
+        """MACs of the layers that are these modules, or lie within them: "layer1" has those of layer1.0.conv1."""
+        parts = tuple(parts)
+        return sum(layer.macs for layer in self.per_layer if any(f"{layer.name}.".startswith(f"{part}.") for part in parts))
 
 
 def count(network: nn.Module, example: Tensor) -> Counts:
