@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import cpuinfo
@@ -40,15 +42,22 @@ class Machine:
         return asdict(self)
 
 
+@cache
+def processor() -> Mapping[str, Any]:
+    """What py-cpuinfo knows of this machine's CPU, its `flags` and `brand_raw`: asked once, for it starts processes."""
+    found: dict[str, Any] = cpuinfo.get_cpu_info()
+    return found
+
+
 def emulates_bf16() -> bool:
     """Whether this machine's CPU is known to have no instructions for bf16: training in it then is far slower than in 32."""
     known = platform.machine().lower() in ("x86_64", "amd64")
-    return known and not _BF16 & set(cpuinfo.get_cpu_info().get("flags", ()))
+    return known and not _BF16 & set(processor().get("flags", ()))
 
 
 def machine_facts() -> Machine:
     """The facts of this machine now; `load` is its average number of running processes over the last minute."""
-    cpu = cpuinfo.get_cpu_info()
+    cpu = processor()
     flags = set(cpu.get("flags", ()))
     return Machine(
         cpu=cpu.get("brand_raw") or platform.processor() or platform.machine(),

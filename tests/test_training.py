@@ -499,7 +499,7 @@ train_both_ways(Path("two"), 16)
 def train_both_ways(folder: Path, batch_size: int) -> None:
     """Six steps of the papers' way, and of the small network first, in all processes of this launch."""
     digits = read_data(DataSpec("digits", limit=120))
-    digits = replace(digits, train=digits.train.subset(torch.arange(96)))
+    digits = replace(digits, train=digits.train.subset(torch.arange(96)), test=digits.test.subset(torch.arange(33)))
     fabric = ac.launch(ac.Hardware("cpu", precision="64"))
     recipe = ac.recipe("cifar").changed(epochs=2, batch_size=batch_size, augmentation="none", lr=0.05)
     first = {"small_first": 0.5, "small_labels": 0.5, "detach": True, "widen": "copies", "trunk": "shared"}

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import numpy as np
 import onnx
 import torch
@@ -30,6 +29,7 @@ from adjcompress.deploy.layout import optimised
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import accuracy, as_input, logits_on, runner
 from adjcompress.errors import AdjCompressError, check_choice, first_line, nearest_first
+from adjcompress.machine import processor
 from adjcompress.seeds import derived_seed
 from adjcompress.widths import Certificate
 from adjcompress.widths.certificate import certify
@@ -398,4 +398,4 @@ def check_int8(options: Int8Options, data: ImageData) -> None:
 
 def _has_vnni() -> bool:
     """Whether this processor multiplies unsigned by signed bytes without saturating in 16 bits."""
-    return bool({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"} & set(cpuinfo.get_cpu_info().get("flags", ())))
+    return bool({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"} & set(processor().get("flags", ())))
