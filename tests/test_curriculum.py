@@ -23,7 +23,7 @@ from adjcompress.data import DataSpec
 from adjcompress.data.loader import steps_of
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.recipe import fill_second_moments_, make_optimizers
+from adjcompress.training.recipe import fill_second_moments_, hand_over_, make_optimizers
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 NETWORKS = {"resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1"), "mobilenet_v2": None, "densenet121": None}
@@ -232,9 +232,14 @@ def test_widening_that_would_not_be_exact_is_refused() -> None:
             adjoined(name, widen="zeros", small_first=0.5, **changes)
 
 
-def test_weights_that_nobody_reads_are_as_large_as_at_first_when_the_full_network_joins(images: Tensor) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_weights_that_nobody_reads_are_as_large_as_at_first_when_the_full_network_joins(
+    images: Tensor, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = adjoined("resnet18", small_first=0.5)
     network = method.network.train()
+    if not apart:
+        monkeypatch.setattr(network, "learn_apart_", list)
     first = {name: parameter.detach().clone() for name, parameter in network.full.named_parameters()}
     (optimizer,) = make_optimizers(method.parameter_groups(0.5), ac.recipe("cifar"), 100)
     labels = torch.zeros(4).long()
@@ -244,7 +249,7 @@ def test_weights_that_nobody_reads_are_as_large_as_at_first_when_the_full_networ
         optimizer.zero_grad()
     weight = network.full.layer3[0].conv1.weight
     name = "layer3.0.conv1.weight"
-    assert float(weight.detach()[128:].norm()) < 0.9 * float(first[name][128:].norm())
+    assert torch.equal(weight.detach()[128:], first[name][128:]) is apart
     method.loss(images, labels, 0.5)
     torch.testing.assert_close(weight[128:].detach(), first[name][128:], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(weight[:, 64:].detach(), first[name][:, 64:], rtol=1e-4, atol=1e-7)
@@ -276,6 +281,55 @@ def test_weights_that_a_random_mask_takes_out_are_not_decayed_either() -> None:
 
 
 # --- who learns when
+
+
+@pytest.mark.parametrize(
+    ("name", "alphas", "recipe", "changes"),
+    [
+        ("resnet18", (8.0,), "cifar", {}),
+        ("cifar_resnet20", (2.0, 8.0, 4.0), "quick", {"growing": True}),
+        ("densenet121", (4.0, 2.0), "cifar", {}),  # what it concatenates is kept in several ranges
+    ],
+)
+def test_learning_apart_is_learning_in_the_full_weights(
+    name: str, alphas: tuple[float, ...], recipe: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without weight decay, which entries that nobody reads are spared only apart; in double precision, across the joining."""
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    labels, found = torch.arange(6), []
+    for apart in (True, False):
+        method = adjoined(name, "shared", alphas, small_first=0.6, **changes)
+        network = method.network.double().train()
+        if not apart:
+            monkeypatch.setattr(network, "learn_apart_", list)
+        (optimizer,) = make_optimizers(method.parameter_groups(0.0), ac.recipe(recipe).changed(lr=0.01), 100)
+        keys = list(network.state_dict())
+        for step in range(5):
+            if step == 3:
+                hand_over_(optimizer, method.successions(0.6))
+                fill_second_moments_(optimizer)
+            method.loss(images, labels, step / 5).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step == 2:
+                state, widest = copy.deepcopy(network.state_dict()), method.by_size[-1]
+                torch.testing.assert_close(network.eval().small_logits(images)[widest], network.extract(widest)(images))
+                network.load_state_dict(state)
+                network.train()
+        found.append((keys, state, network.state_dict()))
+    assert found[0][0] == found[1][0]
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_small_networks_of_which_none_holds_the_others_learn_in_the_full_weights(images: Tensor) -> None:
+    model = ac.create_model("cifar_resnet20", 10)
+    plans = {name: ac.plan_widths(model, IMAGE, 2, slim=[f"{name}.*"]) for name in ("layer2", "layer3")}
+    method = AdjoinedMethod(ac.adjoin(model, plans), curriculum=Curriculum(small_first=0.5))
+    method.parameter_groups(0.0)
+    assert method.network.apart is None and not list(method.successions(0.5))
+    method.loss(images, torch.zeros(4).long(), 0.0).total.backward()
+    assert model.layer2[1].conv1.weight.grad is not None
 
 
 def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:

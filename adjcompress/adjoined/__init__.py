@@ -1,5 +1,6 @@
 """The papers: a full and a small network in one set of weights, trained together."""
 
+from adjcompress.adjoined.apart import Succession
 from adjcompress.adjoined.check import check_trunk, check_widening
 from adjcompress.adjoined.curriculum import WIDENINGS, Curriculum
 from adjcompress.adjoined.loss import SCHEDULES, AdjointLoss, adjoint_loss, divergence
@@ -16,6 +17,7 @@ __all__ = [
     "AdjointLoss",
     "Curriculum",
     "RandomMask",
+    "Succession",
     "adjoin",
     "adjoint_loss",
     "check_trunk",

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adjcompress.adjoined.apart import Apart, Succession, widest_cuts
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
 from adjcompress.errors import AdjCompressError, check_choice
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
-from adjcompress.widths.surgery import cut, slice_model
+from adjcompress.widths.surgery import blocks, cut, slice_model
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class AdjoinedNetwork(nn.Module):
         norms = {name for name, module in full.named_modules() if isinstance(module, NORMS)}
         self._shared_norms = {name for name in norms if any(f"{name}.".startswith(f"{part}.") for part in self.trunk)}
         self._mask_names: dict[tuple[str, str], str] = {}
+        self.apart: Apart | None = None
+        self._learns_apart = False  # what `apart` holds is newer than the full tensors
+        self.register_state_dict_pre_hook(_give_back_)
+        self.register_load_state_dict_post_hook(_take_)
         self.smalls = nn.ModuleDict()
         for name, plan in plans.items():
             small = slice_model(full, plan)
@@ -86,8 +91,9 @@ class AdjoinedNetwork(nn.Module):
     def small_logits(self, images: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Logits (N, classes) of the small networks `names`, by default all, alone; the full one does not run."""
         shared, logits = SharedTrunk(self.trunk), {}
+        apart = self.apart if self._learns_apart else None
         for name in self.smalls if names is None else names:
-            small, views = self.smalls[name], self.views(name)
+            small, views = self.smalls[name], self._masked(name, self._cut(name, apart))
             with shared.reused_by(small, views) if shared.outputs else shared.kept_from(small):
                 logits[name] = functional_call(small, views, (images,))
         return logits
@@ -128,16 +134,45 @@ class AdjoinedNetwork(nn.Module):
 
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
-        return self._masked(name, self._cut(name))
+        return self._masked(name, self._cut(name, self.apart if self._ahead() else None))
 
     def by_size(self) -> tuple[str, ...]:
         """The names of the small networks, that with the fewest shared parameters first."""
         sizes = {name: sum(view.numel() for view in self.views(name).values()) for name in self.smalls}
         return tuple(sorted(sizes, key=sizes.__getitem__))
 
-    def _cut(self, name: str) -> dict[str, Tensor]:
+    def learn_apart_(self) -> list[Succession]:
+        """Let the small networks learn in copies until `learn_together_`; which parameters take the place of which.
+
+        None where no small network holds all others, and under a random mask: they learn in views of the full tensors then.
+        """
+        self.apart, self._learns_apart = None, False
+        cuts = widest_cuts(list(self.plans.values())) if self.mask is None else None
+        if cuts is None:
+            return []
+        tensors = dict(self.full.named_parameters())
+        shared = [name for name, _ in self.shared(next(iter(self.plans))) if name in cuts and name in tensors]
+        self.apart = Apart(tensors, {name: cuts[name] for name in shared})
+        self._learns_apart = True
+        return list(self.apart.successions(tensors))
+
+    def learn_together_(self) -> None:
+        """From now on all networks learn in the full tensors, which get what the small ones have learnt; said once."""
+        _give_back_(self)
+        self.get_buffer("joined").fill_(True)
+        self._learns_apart = False
+
+    def _ahead(self) -> bool:
+        """Whether copies hold what the small networks have learnt: the buffer is asked, for averages are told by it alone."""
+        return self._learns_apart and not bool(self.get_buffer("joined"))
+
+    def _cut(self, name: str, apart: Apart | None = None) -> dict[str, Tensor]:
         cuts = self.plans[name].cuts
-        return {tensor: cut(weight, cuts[tensor]) if tensor in cuts else weight for tensor, weight in self.shared(name)}
+        found = apart.cut(cuts) if apart is not None else {}
+        for tensor, weight in self.shared(name):
+            if tensor not in found:
+                found[tensor] = cut(weight, cuts[tensor]) if tensor in cuts else weight
+        return found
 
     def _forked(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """The full network's parameters and every small network's views, tied for the backward pass by `_Fork`."""
@@ -235,20 +270,22 @@ class _Fork(torch.autograd.Function):
         if whole is not None and not ctx.owned:
             total = whole.clone()
         for part, kept in present:
-            _add_at_(total, part, list(kept.items()))
+            for there, here in blocks(total, part, kept):
+                there += here
         return total, None, None
 
 
-def _add_at_(total: Tensor, part: Tensor, kept: list[tuple[int, tuple[Range, ...]]]) -> None:
-    """Add `part` to `total` at the kept ranges, dimension by dimension."""
-    if not kept:
-        total += part
-        return
-    (dim, ranges), *rest = kept
-    begin = 0
-    for start, stop in ranges:
-        _add_at_(total.narrow(dim, start, stop - start), part.narrow(dim, begin, stop - start), rest)
-        begin += stop - start
+def _give_back_(network: AdjoinedNetwork, *_: Any) -> None:
+    """Put what was learnt apart into the full tensors, so that they can be saved."""
+    if network.apart is not None and network._ahead():
+        network.apart.give_back_(dict(network.full.named_parameters()))
+
+
+def _take_(network: AdjoinedNetwork, _keys: Any) -> None:
+    """What was loaded is gone on with: apart, if the full network has not joined there."""
+    if network.apart is not None:
+        network.apart.take_(dict(network.full.named_parameters()))
+        network._learns_apart = not bool(network.get_buffer("joined"))
 
 
 def adjoin(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from adjcompress.adjoined import (
     AdjoinedNetwork,
     Curriculum,
     RandomMask,
+    Succession,
     adjoint_loss,
     check_trunk,
     check_widening,
@@ -69,7 +70,7 @@ class AdjoinedMethod(Method):
             self.rests = True
             network.register_buffer("joined", torch.tensor(False))  # whether the full network has begun
             network.register_buffer("unread_scales", unread_scales(network))
-        self._seen_joined = False
+        self._seen_joined, self._successions = False, list[Succession]()
         self.network = network
         self.substitution, self.scaling, self.dense_parameters = substitution, scaling, dense_parameters
         self.schedule, self.weight, self.detach = schedule, weight, detach
@@ -159,11 +160,11 @@ class AdjoinedMethod(Method):
         if not curriculum.small_first or self._seen_joined or not network.training:
             return
         if not bool(network.get_buffer("joined")):
+            network.learn_together_()
             restore_unread_(network, network.get_buffer("unread_scales"))
             if curriculum.widen != "fresh":
                 with torch.autocast(images.device.type, enabled=False):
                     widen_(network, self.by_size[-1], images[:2], copies=curriculum.widen == "copies")
-            network.get_buffer("joined").fill_(True)
         self._seen_joined = True  # the buffer is asked once: on a GPU every question waits
 
     def waiting(self, progress: float) -> Collection[str]:
@@ -180,10 +181,21 @@ class AdjoinedMethod(Method):
         )
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Where the small networks learn alone first, in copies that are made here, each decays as what it is a copy of."""
+        self.network.apart, self._successions = None, []
         if self.substitution is None:
-            return decay_groups(self.network, weight_decay)
-        full = self.network.full  # the small networks' layers are views of its
-        return scaled_groups(self.network, weight_decay, self.scaling, self.dense_parameters, of=full)
+            groups = decay_groups(self.network, weight_decay)
+        else:
+            full = self.network.full  # the small networks' layers are views of its
+            groups = scaled_groups(self.network, weight_decay, self.scaling, self.dense_parameters, of=full)
+        if self.curriculum.small_first:
+            self._successions = self.network.learn_apart_()
+        copies = {id(new): old for new, old, _ in self._successions}
+        own = [[copies[id(parameter)] for parameter in group["params"] if id(parameter) in copies] for group in groups]
+        return [*groups, *({**group, "params": params} for group, params in zip(groups, own, strict=True) if params)]
+
+    def successions(self, progress: float) -> Iterable[Succession]:
+        return () if self.curriculum.alone(progress) else self._successions
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.network(images)

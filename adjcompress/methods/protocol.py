@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from adjcompress.adjoined import Succession
 from adjcompress.methods.options import MethodOptions
 from adjcompress.substitutes import Substitution
 from adjcompress.widths import WidthPlan
@@ -74,6 +75,10 @@ class Method(Protocol):
         A group with an "own" entry, {"travel": ...}, has an Adam of its own, whatever the recipe says: at a rate by which a
         parameter can go that far in the whole training.
         """
+
+    def successions(self, progress: float) -> Iterable[Succession]:
+        """The parameters that go on where others were, in the optimiser's state too, if a network begins at `progress`."""
+        return ()
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (N, classes) of every deployable as the training computes them: what extraction is compared with."""

@@ -52,7 +52,7 @@ from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.memory_order import channels_last
 from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
-from adjcompress.training.recipe import Recipe, fill_second_moments_, make_optimizers, set_rates_
+from adjcompress.training.recipe import Recipe, fill_second_moments_, hand_over_, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions
@@ -148,6 +148,7 @@ class _Training:
             halves_after=method.halves_after,
             epochs=recipe.epochs,
         )
+        groups = method.parameter_groups(recipe.weight_decay)  # first: they may be new ones, of which the set-up must know
         self.step_loss = fabric.setup_module(_StepLoss(method))
         self.average: AveragedModel | None = None
         if recipe.ema:  # after the set-up, which may change the weights' type
@@ -155,7 +156,7 @@ class _Training:
         if compile:
             self.network.compile()
         steps = recipe.epochs * self.batches.steps
-        optimizers = make_optimizers(method.parameter_groups(recipe.weight_decay), recipe, steps)
+        optimizers = make_optimizers(groups, recipe, steps)
         self.optimizers = [_set_up(fabric, optimizer) for optimizer in optimizers]
         self.recipes_own = self.optimizers[0].optimizer  # the others keep their rates
         self.start = Position()
@@ -239,7 +240,7 @@ class _Training:
             progress = self._progress(done)
             torch.manual_seed(derived_seed("step", self.seed, done, self.fabric.global_rank))  # resumed or not: the same draws
             if done and self.method.waiting(self._progress(done - 1)) != self.method.waiting(progress):
-                self._begin_()
+                self._begin_(progress)
             set_rates_(self.recipes_own, self.recipe, progress)
             terms = self.step_loss(*self._shown(pixels, labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
@@ -265,8 +266,9 @@ class _Training:
         _check_loss(loss, epoch, steps - 1, self.folder)
         return {**meter.means(self.fabric), "images_per_second": round(images / (time.monotonic() - began), 1)}
 
-    def _begin_(self) -> None:
+    def _begin_(self, progress: float) -> None:
         """Before the step in which a network begins to learn: what was kept of its entries says nothing of them."""
+        hand_over_(self.recipes_own, self.method.successions(progress))
         fill_second_moments_(self.recipes_own)
         if self.average:
             self.average.n_averaged.zero_()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from adjcompress.adjoined import Succession
 from adjcompress.errors import AdjCompressError, check_choice, pick
+from adjcompress.widths.surgery import blocks
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,19 @@ def make_optimizers(groups: list[dict[str, Any]], recipe: Recipe, steps: int) ->
     first = pick(_OPTIMIZERS, recipe.optimizer, "Optimiser")(shared, recipe)
     # These betas forget in a hundred steps, and a first gradient after many that were zero makes no larger step.
     return [first, *(torch.optim.Adam(group["params"], group["own"]["travel"] / steps, betas=(0.9, 0.99)) for group in own)]
+
+
+def hand_over_(optimizer: torch.optim.Optimizer, successions: Iterable[Succession]) -> None:
+    """Let parameters begin with the state of those where they go on, at the places that these had."""
+    for new, old, kept in successions:
+        for key, value in optimizer.state.get(old, {}).items():
+            if value is not None and value.shape == old.shape:
+                whole = torch.zeros_like(new, dtype=value.dtype)
+                for there, here in blocks(whole, value, kept):
+                    there.copy_(here)
+                optimizer.state[new][key] = whole
+            else:  # how many steps
+                optimizer.state[new][key] = copy.deepcopy(value)
 
 
 def fill_second_moments_(optimizer: torch.optim.Optimizer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,6 +46,18 @@ def cut(tensor: Tensor, kept: Mapping[int, tuple[Range, ...]]) -> Tensor:
         parts = [tensor.narrow(dim, start, stop - start) for start, stop in ranges]
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
     return tensor.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def blocks(whole: Tensor, part: Tensor, kept: Mapping[int, tuple[Range, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Where the entries of `part` = cut(whole, kept) lie: pairs of views of both, of the same shape, which cover the part."""
+    if not kept:
+        yield whole, part
+        return
+    (dim, ranges), rest = next(iter(kept.items())), dict(list(kept.items())[1:])
+    begin = 0
+    for start, stop in ranges:
+        yield from blocks(whole.narrow(dim, start, stop - start), part.narrow(dim, begin, stop - start), rest)
+        begin += stop - start
 
 
 def renumber_(module: nn.Module, original: Any) -> None:
