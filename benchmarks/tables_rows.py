@@ -103,6 +103,11 @@ def steps() -> Rows:
         text = f"{figure['shared_over_standard']:.2f} standard steps; with a trunk of its own for each network {own:.2f}"
         yield Row.of(trunk, f"Adjoined step with --trunk shared, {case}", text)
 
+    alone = read("alone_step")
+    for case, figure in alone["figures"].items():
+        text = f"{figure['apart_over_small']:.2f}; in views of the full network's weights {figure['views_over_small']:.2f}"
+        yield Row.of(alone, f"Step of the small network that learns first, over its own alone, {case}", text)
+
     rate = read("data_rate")
     slowest = min((figure["over_training"], name) for name, figure in rate["figures"].items() if name != "training")
     yield Row.of(

@@ -2,7 +2,7 @@
 
 In dense copies of what the widest of them reads. Views of the full tensors would give the same numbers; but their gradients
 are full tensors of zeros around what a small network has, and the optimiser goes over all of it: with ResNet-18 at alpha 8, of
-whose weights the small network has a thirtieth, that is a third of a step's time (benchmarks/alone_step.py).
+whose weights the small network has a thirtieth, that doubles a step's time where memory is busy (benchmarks/alone_step.py).
 """
 
 from __future__ import annotations
