@@ -41,8 +41,8 @@ class AdjoinedMethod(Method):
     """The adjoint loss on an AdjoinedNetwork: CE(full) + weight * schedule(progress) * mean KL(full || small).
 
     Beyond the papers, by `curriculum`: with `small_labels` s the small networks' part is weight * schedule * ((1 - s) KL +
-    s CE(small)), and in the part `small_first` of the training it is CE(small) alone: the small networks learn cheaply, on
-    their views of the weights, before the full one joins them.
+    s CE(small)), and in the part `small_first` of the training it is CE(small) alone: the small networks learn at their own
+    cost before the full one joins them.
     """
 
     name = "adjoined"
