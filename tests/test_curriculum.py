@@ -332,6 +332,17 @@ def test_small_networks_of_which_none_holds_the_others_learn_in_the_full_weights
     assert model.layer2[1].conv1.weight.grad is not None
 
 
+def test_a_network_that_is_trained_again_learns_in_the_full_weights(images: Tensor) -> None:
+    method, labels = adjoined("cifar_resnet20", small_first=0.5, widen="copies"), torch.zeros(4).long()
+    method.parameter_groups(0.0)
+    assert method.network.apart is not None
+    method.loss(images, labels, 0.5)
+    method.parameter_groups(0.0)
+    assert method.network.apart is None and not list(method.successions(0.5))
+    method.loss(images, labels, 0.0).total.backward()
+    assert method.network.full.layer3[1].conv1.weight.grad is not None
+
+
 def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:
     method = adjoined("cifar_resnet20", alphas=(2, 8, 4), small_first=0.6, growing=True)
     assert method.by_size == ("alpha8", "alpha4", "alpha2")

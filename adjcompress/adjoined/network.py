@@ -144,10 +144,12 @@ class AdjoinedNetwork(nn.Module):
     def learn_apart_(self) -> list[Succession]:
         """Let the small networks learn in copies until `learn_together_`; which parameters take the place of which.
 
-        None where no small network holds all others, and under a random mask: they learn in views of the full tensors then.
+        None where no small network holds all others, under a random mask, and where all have learnt together before: they
+        learn in views of the full tensors then.
         """
         self.apart, self._learns_apart = None, False
-        cuts = widest_cuts(list(self.plans.values())) if self.mask is None else None
+        fits = self.mask is None and not bool(self.get_buffer("joined"))
+        cuts = widest_cuts(list(self.plans.values())) if fits else None
         if cuts is None:
             return []
         tensors = dict(self.full.named_parameters())
