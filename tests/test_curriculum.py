@@ -288,7 +288,7 @@ def test_weights_that_a_random_mask_takes_out_are_not_decayed_either() -> None:
     [
         ("resnet18", (8.0,), "cifar", {}),
         ("cifar_resnet20", (2.0, 8.0, 4.0), "quick", {"growing": True}),
-        ("densenet121", (4.0, 2.0), "cifar", {}),  # what it concatenates is kept in several ranges
+        ("conftest:short_densenet", (4.0, 2.0), "cifar", {}),  # what it concatenates is kept in several ranges
     ],
 )
 def test_learning_apart_is_learning_in_the_full_weights(
