@@ -79,9 +79,8 @@ def beside() -> Rows:
             of_kind = [row for row in rows if (alike(row["way"]) in ("ours", "inner")) == own]
             best = max(of_kind, key=lambda row: float(row["accuracy"]))
             parts.append(f"{title} ({best['way']}) {100 * best['accuracy']:.2f} %, {shown_ms(best)}")
-        what = (
-            f"{figures['model']}, CIFAR-10, half the multiply-adds, {figures['recipe']['epochs']} epochs: best way of cutting"
-        )
+        equal, epochs = "multiply-adds" if figures["equal"] == "macs" else "latency", figures["recipe"]["epochs"]
+        what = f"{figures['model']}, trained weights, cut to equal {equal}, for what {epochs} epochs cost: the best of each"
         yield Row.of(result, what, "; ".join(parts))
 
 
