@@ -28,7 +28,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_page import plot, write_page
+from accuracy_page import write_page
+from accuracy_plot import plot
 from accuracy_ways import PROTOCOLS, TEACHER, result_name, ways
 from record import RESULTS, record
 from torch import nn

@@ -1,4 +1,4 @@
-"""results/accuracy.md and its plots: what the ways to train made of both networks, from their JSON.
+"""results/accuracy.md: what the ways to train made of both networks, from their JSON.
 
 python benchmarks/accuracy_page.py
 """
@@ -6,7 +6,6 @@ python benchmarks/accuracy_page.py
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -114,46 +113,6 @@ def spread(values: list[float]) -> str:
     """Top-1 in per cent, with the deviation over several seeds."""
     deviation = f" +- {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.2f}{deviation} %"
-
-
-def plot(figures: dict[str, Any], path: Path) -> None:
-    """Validation of the full and of the small network over the cost of training, a line for each way; and their losses.
-
-    The cost is seconds; where rows come from several machines, multiply-adds, which pass within a run as its seconds do.
-    """
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    names = list(dict.fromkeys(row["way"] for row in figures["rows"]))
-    mixed = any(row.get("added") for row in figures["rows"])
-    for row in figures["rows"]:
-        if row["seed"] != min(other["seed"] for other in figures["rows"] if other["way"] == row["way"]):
-            continue
-        number, curve = names.index(row["way"]), row["curve"]
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": row["way"]}
-        scale = row["training_macs"] / 1e12 / row["seconds"] if mixed else 1.0
-        small = figures["small"]
-        for axis, label in ((axes[0], "full"), (axes[1], small)):
-            known = [point for point in curve if label in point["accuracy"]]  # a network that waits is not measured
-            if known:
-                cost = [point["seconds"] * scale for point in known]
-                axis.plot(cost, [100 * point["accuracy"][label] for point in known], **style)
-        label = "full" if "full" in row["test"] else small
-        known = [(at / len(curve), point["loss"][label]) for at, point in enumerate(curve, 1) if label in point["loss"]]
-        axes[2].plot(*zip(*known, strict=True), **style)
-    for axis, title in zip(
-        axes, ("full network, %", "small network, %", "loss of the full network, or the only one"), strict=True
-    ):
-        axis.set_title(f"validation: {title}", fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.set_xlabel("multiply-adds of training, 1e12" if mixed else "seconds of training")
-    axes[2].set_xlabel("part of the training")
-    axes[2].set_ylim(0, 6)  # a full network that has not joined yet says nothing, at any loss
-    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
-    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
