@@ -10,7 +10,7 @@ from accuracy_ways import results_of
 from record import RESULTS
 from shown import shown_ms, shown_timing
 from tables_rows import Row, Rows, int8, latency, main_job, paper_counts, quick, read, steps
-from vs_torch_pruning import alike
+from vs_torch_pruning_ways import alike
 
 WAYS = {
     "first-copies": "small first (the default)",

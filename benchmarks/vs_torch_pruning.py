@@ -11,6 +11,7 @@ evaluation:
     cut            ours without adjoined training: the same channels cut at once, then trained alone
     inner-cut      inner without adjoined training, likewise
     magnitude      Torch-Pruning's group magnitude: cut at once, then trained alone, for as much longer as that is cheaper
+    magnitude-rounded  the same, every width a multiple of 8, which a CPU is fast at
     group-norm     Torch-Pruning's GroupNormPruner: sparse learning of the full network, then cut, then trained
     group-norm-wide  the same with one threshold over all layers (global pruning)
     inner-taught, magnitude-taught  inner-cut and magnitude, taught by the trained network (distill) for as long as that costs
@@ -40,10 +41,11 @@ import torch
 import torch_pruning
 from accuracy import training_macs
 from record import RESULTS, record
-from shown import BUSY, measured_on, shown_ms
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import fitted, timed
+from vs_torch_pruning_page import plot, write_page
+from vs_torch_pruning_ways import CUTS, LABELS, OURS, PRUNED, TAUGHT, WAYS, Pruning, alike
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -55,26 +57,6 @@ from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import channel_groups, order_channels_
 from adjcompress.widths.channels import is_selection, selection_pruners
 
-_LABELS: dict[str, Any] = {"trunk": "shared", "schedule": "constant", "small_labels": 0.5, "detach": True}
-OURS: dict[str, dict[str, Any]] = {
-    "adjoined": {},
-    "trunk": {"trunk": "shared"},
-    "labels": _LABELS,
-    "inner": _LABELS,
-}
-CUTS = {"cut": "adjoined", "inner-cut": "inner"}  # each is the small network of one of ours
-PRUNED = {"magnitude": False, "group-norm": False, "group-norm-wide": True}
-TAUGHT = {"inner-taught": "inner-cut", "magnitude-taught": "magnitude"}  # the same networks, taught by the one they came from
-WAYS = (*OURS, *CUTS, *PRUNED, *TAUGHT)
-ABOUT = (
-    "Adjoined: a trunk of its own for each network; trunk: shared, which is cheaper; labels: a shared trunk, the small network "
-    "learns from labels too, at a constant weight, for about what adjoined costs; inner: the same at the first layers of the "
-    "blocks alone, which are those that Torch-Pruning cuts; cut and inner-cut: adjoined's and inner's channels, trained alone; "
-    "inner-taught and magnitude-taught: inner-cut's and magnitude's networks, taught by the one that they were cut out of. All "
-    "that are cut train for as long as adjoined costs, sparse learning and teaching included. The weights that all "
-    "begin with had seen the training images, and not the test ones. Layers that a CIFAR ResNet's shortcut picks channels of "
-    "keep their width under Torch-Pruning, which knows no such layer, and not in ours."
-)
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
 
@@ -133,7 +115,7 @@ class Job:
 
     def epochs_of_ours(self, way: str, method: AdjoinedMethod) -> int:
         """The protocol's; where labels are learnt from as well, as many as adjoined's cost buys."""
-        if OURS[way] is not _LABELS:
+        if OURS[way] is not LABELS:
             return int(self.arguments.epochs)
         trunk = ac.count(method.network.full, self.example).macs_of(method.network.trunk)
         small = ac.count(method.network.extract(self.small), self.example).macs
@@ -143,7 +125,7 @@ class Job:
     def pruned(self, kind: str) -> StandardMethod:
         """What Torch-Pruning makes of the network, after sparse learning where `kind` has that."""
         network = self.model()
-        if kind != "magnitude":
+        if PRUNED[kind].sparse:
             found = newest_checkpoint(self.folder / f"{kind}-sparse-seed{self.arguments.seed}")
             assert found is not None
             network.load_state_dict(found.checkpoint.weights)
@@ -165,13 +147,13 @@ class Job:
             write_text(path, json.dumps(self.found_ratio(network, PRUNED[kind])))
         return float(json.loads(path.read_text()))
 
-    def found_ratio(self, network: nn.Module, everywhere: bool) -> float:
+    def found_ratio(self, network: nn.Module, how: Pruning) -> float:
         """The least ratio at which what is left of `network` is within the wanted one's multiply-adds or milliseconds."""
         low, high, best = 0.0, 1.0, None
         for _ in range(_HALVINGS if self.arguments.equal == "macs" else _HALVINGS // 2):
             ratio = (low + high) / 2
             candidate = copy.deepcopy(network)
-            pruner(candidate, self.example, everywhere, ratio).step()
+            pruner(candidate, self.example, how, ratio).step()
             if self.fits(candidate):
                 best = high = ratio
             else:
@@ -197,7 +179,7 @@ class Job:
             self.fitted(name, cut, self.epochs_alone(cut.network), named=False)
         for kind in filter(only.__contains__, PRUNED):
             before = 0
-            if kind != "magnitude":
+            if PRUNED[kind].sparse:
                 network, before = self.model(), epochs
                 with sparse_learning(network, self.example, PRUNED[kind]):
                     self.fitted(f"{kind}-sparse", StandardMethod(network), epochs, named=True)
@@ -209,14 +191,7 @@ class Job:
             self.fitted(name, taught, self.epochs_alone(taught.network, taught=True), named=False)
 
 
-def alike(way: str) -> str:
-    """The name under which the network of a way is timed: several ways train the same one."""
-    way = TAUGHT.get(way, way)
-    way = CUTS.get(way, way)
-    return "ours" if way in OURS and way != "inner" else way
-
-
-def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: float = 0.5) -> Any:
+def pruner(network: nn.Module, example: torch.Tensor, how: Pruning, ratio: float = 0.5) -> Any:
     """Torch-Pruning's GroupNormPruner; with sparse learning left out it cuts by group magnitude."""
     groups = channel_groups(network, example)
     picked = {axis.layer for axis in (axis for group in groups for axis in group.axes)} & {
@@ -231,7 +206,8 @@ def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: f
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             reg=_REGULARISATION,
-            global_pruning=everywhere,
+            global_pruning=how.everywhere,
+            round_to=how.round_to,
             pruning_ratio=ratio,
             max_pruning_ratio=0.95,
             ignored_layers=[network.get_submodule(name) for name in (*kept, last)],
@@ -240,9 +216,9 @@ def pruner(network: nn.Module, example: torch.Tensor, everywhere: bool, ratio: f
 
 
 @contextmanager
-def sparse_learning(network: nn.Module, example: torch.Tensor, everywhere: bool) -> Iterator[None]:
+def sparse_learning(network: nn.Module, example: torch.Tensor, how: Pruning) -> Iterator[None]:
     """Within the block every optimiser's step is preceded by the pruner's push of unimportant groups towards zero."""
-    pushing = pruner(network, example, everywhere)
+    pushing = pruner(network, example, how)
     hook = register_optimizer_step_pre_hook(lambda *_: pushing.regularize(network))
     try:
         yield
@@ -333,66 +309,6 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
 def tested(network: nn.Module, data: ac.ImageData) -> float:
     """Top-1 of a network on the test split."""
     return evaluate_split({"it": network}, data, data.test)["it"].accuracy
-
-
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy of the small network over the cost of its training, and over its latency."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    for axis, key, scale, label in (
-        (axes[0], "training_macs", 1e12, "multiply-adds of training, 1e12"),
-        (axes[1], "p50_ms", 1, "ms, one thread"),
-    ):
-        for number, row in enumerate(rows):
-            marker = "s" if alike(row["way"]) in ("ours", "inner") else "o"
-            style = {"color": f"C{number}", "marker": marker, "label": row["way"], "alpha": 0.8}
-            axis.scatter([row[key] / scale], [100 * row["accuracy"]], **style)
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("top-1, %")
-    axes[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, metadata={"Date": None})
-
-
-def write_page() -> None:
-    write_text(RESULTS / "vs_torch_pruning.md", page())
-
-
-def page() -> str:
-    """results/vs_torch_pruning.md, from the JSON of every network."""
-    lines = ["# Beside Torch-Pruning", ""]
-    for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
-        content = json.loads(path.read_text())
-        figures = content["figures"]
-        equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
-        equal += " to inner's" * (figures.get("like") == "inner")
-        lines += [
-            f"## {figures['model']} on {figures['data']}, at equal {equal}",
-            "",
-            f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
-            f"seed {figures['seed']}; top-1 on the test images; one thread, ONNX Runtime, batch 1. {ABOUT} "
-            f"Seconds are of trainings beside others: compare multiply-adds. {BUSY} {measured_on(content)}. "
-            f"`{content['command']}`",
-            "",
-            "| way | small | full | parameters | MACs | one thread | bytes | epochs | images | MACs in training | seconds |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        for row in figures["rows"]:
-            whole = f"{100 * row['full_accuracy']:.2f} %" if row["full_accuracy"] is not None else ""
-            lines.append(
-                f"| {row['way']} | {100 * row['accuracy']:.2f} % | {whole} | {row['parameters']:,} | "
-                f"{row['macs'] / 1e6:.1f} M | {shown_ms(row)} | {row['bytes'] / 1e3:.0f} kB | "
-                f"{row.get('epochs', '')} | {row.get('images', 0) / 1e3:,.0f} k | "
-                f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f}{' *' * row.get('added', False)} |"
-            )
-        if any(row.get("added") for row in figures["rows"]):
-            lines += ["", "\\* Added later, on another machine: its seconds do not compare with the rest's."]
-        lines += ["", f"![accuracy over multiply-adds of training]({path.stem}.svg)", ""]
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def test_what_a_page_links_to_is_there(path: Path) -> None:
         ("dan", "dan_page"),
         ("accuracy", "accuracy_page"),
         ("claims", "claims"),
-        ("vs_torch_pruning", "vs_torch_pruning"),
+        ("vs_torch_pruning", "vs_torch_pruning_page"),
         ("substitutes", "substitutes"),
         ("supernets", "supernet_sweep"),
     ],
