@@ -41,8 +41,13 @@ def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Any, Any], Non
 
 def last_layer(network: nn.Module, example: Tensor) -> str:
     """The convolution or linear layer that runs last on a batch (N, C, H, W): the classifier, wherever it is declared."""
+    return layers_run(network, example)[-1]
+
+
+def layers_run(network: nn.Module, example: Tensor) -> list[str]:
+    """The convolutions and linear layers that run on a batch (N, C, H, W), in the order in which they do."""
     ran: list[str] = []
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     with evaluating(network), watching(layers, lambda name, *_: ran.append(name)):
         network(example[:1])
-    return ran[-1]
+    return ran

@@ -384,6 +384,27 @@ def test_layers_are_chosen_as_in_the_paper() -> None:
     assert not any(name.startswith(("auxiliary", "stem")) for name in every)
 
 
+class HeadFirst(nn.Module):
+    """A network whose layers are declared in the reverse of the order in which they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(16, 10, 1)
+        self.body = nn.Conv2d(16, 16, 3, padding=1)
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(images)).relu()).mean((2, 3))
+
+
+def test_the_first_layer_and_the_classifier_are_those_that_run_so() -> None:
+    example = torch.zeros(1, 3, 8, 8)
+    assert plan_substitution(HeadFirst(), "low_rank", setting=0.5, example=example).layers == ("body",)
+    replaced = ac.substitute(HeadFirst(), "low_rank", 0.5, example=example)
+    assert type(replaced.stem) is type(replaced.head) is nn.Conv2d
+    assert replaced(example).shape == (1, 10)
+
+
 def test_layers_are_chosen_by_patterns() -> None:
     model = ac.create_model("wrn_10_1", 10)
     plan = plan_substitution(model, "low_rank", setting=0.2, layers=["layer3", "layer2.*"], dense=["layer3.0.conv2"])

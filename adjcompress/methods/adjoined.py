@@ -83,7 +83,7 @@ class AdjoinedMethod(Method):
             check_plan_alone(options)
         refuse_auxiliary(model)
         dense = sum(parameter.numel() for parameter in model.parameters())
-        model, substitution = substituted(model, options)
+        model, substitution = substituted(model, example, options)
         if options.plan is not None:
             plans = {cls.planned: plan_like(model, example, options.plan)}
         else:

@@ -58,7 +58,7 @@ class SubstituteMethod(Method):
             raise AdjCompressError(
                 "--method substitute needs --substitute NAME, such as low_rank, and --setting or --budget params=1.2M."
             )
-        network, substitution = substituted(model, options)
+        network, substitution = substituted(model, example, options)
         assert substitution is not None
         dense = sum(parameter.numel() for parameter in model.parameters())
         return cls(network, substitution, dense, options.weight_decay_scaling)
@@ -130,7 +130,7 @@ class SubstituteMethod(Method):
         return {self.deployable: self.network}
 
 
-def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Substitution | None]:
+def substituted(model: nn.Module, example: Tensor, options: MethodOptions) -> tuple[nn.Module, Substitution | None]:
     """`model` with the substitutes that were asked for, and their plan; itself and None where none were."""
     if options.substitute is None:
         _check_nothing_for_substitutes(options)
@@ -153,6 +153,7 @@ def substituted(model: nn.Module, options: MethodOptions) -> tuple[nn.Module, Su
         parameters=parameters,
         layers=options.substitute_layers,
         dense=options.dense_layers or (),
+        example=example,
     )
     return apply_substitution(model, plan, options.approximate), plan
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first, pick
-from adjcompress.models.weights import classifier_names, shortened
+from adjcompress.models.weights import shortened
+from adjcompress.modes import layers_run
 from adjcompress.substitutes.acdc import Acdc
 from adjcompress.substitutes.hashed import Hashed
 from adjcompress.substitutes.layer import Substitute
@@ -57,15 +58,17 @@ def plan_substitution(
     parameters: int | None = None,
     layers: Sequence[str] | None = None,
     dense: Sequence[str] = (),
+    example: Tensor | None = None,
 ) -> Substitution:
     """Choose the layers of `network`, and, where `parameters` are given, the largest setting within that many.
 
     By default every ungrouped convolution but the first, the classifier, squeeze-excitations and what the network's own
-    `dense_layers` name; with `layers`, patterns of names, those. `dense` are patterns of layers that stay. A budget that no
+    `dense_layers` name; with `layers`, patterns of names, those. `dense` are patterns of layers that stay. First and last are
+    the layers that run so on `example`, a batch (N, C, H, W); without one, those that are declared so. A budget that no
     setting meets, or that needs none, and a layer whose weight another layer shares, are AdjCompressErrors.
     """
     kind = pick(SUBSTITUTES, substitute, "Substitute")
-    chosen = _chosen(network, layers, dense)
+    chosen = _chosen(network, layers, dense, example)
     if (setting is None) == (parameters is None):
         raise AdjCompressError(f"{substitute} needs either a setting or a number of parameters to stay within.")
     if setting is None:
@@ -100,6 +103,7 @@ def substitute(
     layers: Sequence[str] | None = None,
     dense: Sequence[str] = (),
     approximate: bool = True,
+    example: Tensor | None = None,
 ) -> nn.Module:
     """A new network with structured substitutes in place of convolutions, fitted to the weights of `network`.
 
@@ -108,7 +112,9 @@ def substitute(
     `approximate=False` the substitutes start from fresh draws, as in arXiv:1906.00859, which says more of training than of
     a trained network. Fitting acdc takes seconds a layer.
     """
-    plan = plan_substitution(network, substitute, setting=setting, parameters=parameters, layers=layers, dense=dense)
+    plan = plan_substitution(
+        network, substitute, setting=setting, parameters=parameters, layers=layers, dense=dense, example=example
+    )
     return apply_substitution(network, plan, approximate)
 
 
@@ -182,21 +188,22 @@ def dense_kernel(module: nn.Module) -> Tensor:
 # --- which layers ---------------------------------------------------------------------------------------------------
 
 
-def _chosen(network: nn.Module, layers: Sequence[str] | None, dense: Sequence[str]) -> dict[str, nn.Conv2d]:
+def _chosen(
+    network: nn.Module, layers: Sequence[str] | None, dense: Sequence[str], example: Tensor | None
+) -> dict[str, nn.Conv2d]:
     """The convolutions to replace, by name."""
     found = {name: module for name, module in network.named_modules() if type(module) is nn.Conv2d and module.groups == 1}
     # They look at one pixel: their matrices cost next to nothing.
     squeezes = [name for name, module in network.named_modules() if "SqueezeExcit" in type(module).__name__]
     own = (*getattr(network, "dense_layers", ()), *squeezes)
-    first = next((name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), "")
-    last = {name.rpartition(".")[0] for name in classifier_names(network)}
+    first, last = _first_and_last(network, example)
     for option, patterns in (("--substitute-layers", layers or ()), ("--dense-layers", dense)):
         for pattern in patterns:
             if not any(named_by(name, pattern) for name in found):
                 near = shortened(nearest_first(pattern, found), 6)
                 raise AdjCompressError(f"{option} {pattern!r} matches no convolution that can be replaced. Near it: {near}.")
     if layers is None:
-        taken = [name for name in found if name not in {first, *last} and not any(named_by(name, p) for p in own)]
+        taken = [name for name in found if name not in (first, last) and not any(named_by(name, p) for p in own)]
     else:
         taken = [name for name in found if any(named_by(name, pattern) for pattern in layers)]
     chosen = {name: found[name] for name in taken if not any(named_by(name, pattern) for pattern in dense)}
@@ -207,6 +214,13 @@ def _chosen(network: nn.Module, layers: Sequence[str] | None, dense: Sequence[st
         )
     _refuse_shared(network, chosen)
     return chosen
+
+
+def _first_and_last(network: nn.Module, example: Tensor | None) -> tuple[str, str]:
+    """The first convolution and the classifier, "" where there is none."""
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    order = list(layers) if example is None else layers_run(network, example)
+    return next((name for name in order if isinstance(layers[name], nn.Conv2d)), ""), order[-1] if order else ""
 
 
 def _refuse_shared(network: nn.Module, chosen: Mapping[str, nn.Conv2d]) -> None:
