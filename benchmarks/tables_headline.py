@@ -10,7 +10,6 @@ from accuracy_ways import results_of
 from record import RESULTS
 from shown import shown_ms, shown_timing
 from tables_rows import Row, Rows, int8, latency, main_job, paper_counts, quick, read, steps
-from vs_torch_pruning_ways import alike
 
 WAYS = {
     "first-copies": "small first (the default)",
@@ -67,20 +66,29 @@ def ways() -> Rows:
         yield Row.of(result, what, "; ".join(found))
 
 
+_BESIDE = {  # "inner" comes last, with its full network
+    "full": "full",
+    "magnitude": "Torch-Pruning's magnitude",
+    "magnitude-rounded": "the same with widths in eights",
+    "inner-cut": "the blocks' inner layers cut",
+    "inner": "the same layers in adjoined training",
+}
+
+
 def beside() -> Rows:
-    """Of a trained network: the most accurate one that was cut our way, and that Torch-Pruning cut, trained for as long."""
+    """A trained network, cut and trained on, by ways that are named and not chosen by what they gave."""
     for path in sorted(RESULTS.glob("vs_torch_pruning_*.json")):
         result = read(path.stem)
         figures = result["figures"]
-        full, *rows = figures["rows"]
-        kinds = {True: "ours", False: "Torch-Pruning's"}
-        parts = [f"full {100 * full['accuracy']:.2f} %, {shown_ms(full)}"]
-        for own, title in kinds.items():
-            of_kind = [row for row in rows if (alike(row["way"]) in ("ours", "inner")) == own]
-            best = max(of_kind, key=lambda row: float(row["accuracy"]))
-            parts.append(f"{title} ({best['way']}) {100 * best['accuracy']:.2f} %, {shown_ms(best)}")
+        by_way = {row["way"]: row for row in figures["rows"]}
+        parts = []
+        for way, title in _BESIDE.items():
+            if way in by_way:
+                row = by_way[way]
+                parts.append(f"{title} {100 * row['accuracy']:.2f} %, {shown_ms(row)}")
+        parts[-1] += f", which keeps a full one of {100 * by_way['inner']['full_accuracy']:.2f} %"
         equal, epochs = "multiply-adds" if figures["equal"] == "macs" else "latency", figures["recipe"]["epochs"]
-        what = f"{figures['model']}, trained weights, cut to equal {equal}, for what {epochs} epochs cost: the best of each"
+        what = f"{figures['model']}, trained weights, cut to equal {equal}, for what {epochs} epochs cost"
         yield Row.of(result, what, "; ".join(parts))
 
 

@@ -58,6 +58,8 @@ def fitted(
 ) -> ac.Run:
     """The finished run of a method in `folder`: the rest of the one that was begun there, or a new one; `fit`: as of ac.fit."""
     begun = (folder / "config.json").is_file()
+    if begun and Recipe(**ac.open_run(folder).config["recipe"]) != recipe:
+        raise SystemExit(f"{folder} was begun by another recipe: remove it, or give another --folder.")
     if not begun or ac.open_run(folder).results() is None:
         lines = Lines(f"{folder.parent.name}/{folder.name}")
         fabric = ac.launch(hardware(precision=precision))

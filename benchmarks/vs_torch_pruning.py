@@ -45,7 +45,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import fitted, timed
 from vs_torch_pruning_page import plot, write_page
-from vs_torch_pruning_ways import CUTS, LABELS, OURS, PRUNED, TAUGHT, WAYS, Pruning, alike
+from vs_torch_pruning_ways import BEFORE, CUTS, LABELS, OURS, PRUNED, TAUGHT, WAYS, Pruning, alike
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -59,6 +59,9 @@ from adjcompress.widths.channels import is_selection, selection_pruners
 
 _REGULARISATION = 1e-4  # GroupNormPruner's own default
 _HALVINGS = 12
+_PARTS = 32  # ratios that are timed are multiples of a part
+_STILL_EQUAL = 1.06  # the same, when all are timed again
+_AS_FAST = 1.02  # of the wanted milliseconds, within which a network is as fast
 
 
 class Job:
@@ -69,7 +72,8 @@ class Job:
         self.data = read_data(DataSpec(arguments.data))
         self.spec = ModelSpec(arguments.model, len(self.data.classes), self.data.preprocessing.image_size)
         self.example = self.data.preprocessing.example(2)
-        self.folder: Path = arguments.folder / f"{arguments.model}-{arguments.equal}"
+        compared = f"{arguments.equal}-{arguments.like}-alpha{arguments.alpha:g}"
+        self.folder: Path = arguments.folder / f"{arguments.model}-{compared}"
         self.recipe = recipe("cifar").changed(epochs=arguments.epochs, lr=arguments.lr)
         self.full_macs = ac.count(self.spec.build(), self.example).macs
         self.ours = ac.slice_model(self.model(), self.plan("adjoined"))
@@ -129,9 +133,7 @@ class Job:
             found = newest_checkpoint(self.folder / f"{kind}-sparse-seed{self.arguments.seed}")
             assert found is not None
             network.load_state_dict(found.checkpoint.weights)
-        cut = copy.deepcopy(network)
-        pruner(cut, self.example, PRUNED[kind], self.ratio(kind, network)).step()
-        return StandardMethod(cut)
+        return StandardMethod(self.pruned_at(network, PRUNED[kind], self.ratio(kind, network)))
 
     def cut(self, way: str) -> nn.Module:
         """The network that `way` begins from: one of ours cut at once, or one that Torch-Pruning cut."""
@@ -148,26 +150,45 @@ class Job:
         return float(json.loads(path.read_text()))
 
     def found_ratio(self, network: nn.Module, how: Pruning) -> float:
-        """The least ratio at which what is left of `network` is within the wanted one's multiply-adds or milliseconds."""
-        low, high, best = 0.0, 1.0, None
-        for _ in range(_HALVINGS if self.arguments.equal == "macs" else _HALVINGS // 2):
+        """The ratio that leaves most of `network` within the wanted one's multiply-adds or milliseconds."""
+        found = self.within_time(network, how) if self.arguments.equal == "latency" else self.within_macs(network, how)
+        if found is None:
+            raise SystemExit("Torch-Pruning cuts nothing as small as our network out of this one.")
+        return found
+
+    def within_macs(self, network: nn.Module, how: Pruning) -> float | None:
+        """The least ratio: multiply-adds fall with it."""
+        low, high, best, wanted = 0.0, 1.0, None, ac.count(self.wanted, self.example).macs
+        for _ in range(_HALVINGS):
             ratio = (low + high) / 2
-            candidate = copy.deepcopy(network)
-            pruner(candidate, self.example, how, ratio).step()
-            if self.fits(candidate):
+            if ac.count(self.pruned_at(network, how, ratio), self.example).macs <= wanted:
                 best = high = ratio
             else:
                 low = ratio
-        if best is None:
-            raise SystemExit("Torch-Pruning cuts nothing as small as our network out of this one.")
         return best
 
-    def fits(self, candidate: nn.Module) -> bool:
-        if self.arguments.equal == "macs":
-            return ac.count(candidate, self.example).macs <= ac.count(self.wanted, self.example).macs
-        networks = {"candidate": candidate, "wanted": self.wanted}
-        times = timed(networks, self.folder, self.data.preprocessing.example(7), 2.0)
-        return float(times["candidate"]["p50_ms"]) <= float(times["wanted"]["p50_ms"])
+    def within_time(self, network: nn.Module, how: Pruning) -> float | None:
+        """That of the most multiply-adds: milliseconds do not fall with the ratio, for some widths fit the CPU better.
+
+        All are timed side by side. One of the wanted network's very shapes is as fast as that, whatever a clock says.
+        """
+        found: dict[tuple[tuple[str, torch.Size], ...], tuple[float, nn.Module]] = {}
+        for part in range(1, _PARTS):
+            candidate = self.pruned_at(network, how, part / _PARTS)
+            found.setdefault(shapes(candidate), (part / _PARTS, candidate))
+        same = found.get(shapes(self.wanted))
+        by_name = {f"ratio{ratio:g}": (ratio, candidate) for ratio, candidate in found.values()}
+        networks = {name: candidate for name, (_, candidate) in by_name.items()} | {"wanted": self.wanted}
+        times = timed(networks, self.folder, self.data.preprocessing.example(7), len(networks))
+        wanted = times.pop("wanted")["p50_ms"]
+        fast = [by_name[name] for name, time in times.items() if time["p50_ms"] <= _AS_FAST * wanted]
+        fast += [same] if same else []
+        return max(fast, key=lambda each: ac.count(each[1], self.example).macs)[0] if fast else None
+
+    def pruned_at(self, network: nn.Module, how: Pruning, ratio: float) -> nn.Module:
+        candidate = copy.deepcopy(network)
+        pruner(candidate, self.example, how, ratio).step()
+        return candidate
 
     def train_all(self) -> None:
         epochs, only = self.arguments.epochs, self.arguments.only
@@ -189,6 +210,11 @@ class Job:
             taught = DistillMethod(self.cut(name))
             taught.taught_by_(self.model(), self.example)
             self.fitted(name, taught, self.epochs_alone(taught.network, taught=True), named=False)
+
+
+def shapes(network: nn.Module) -> tuple[tuple[str, torch.Size], ...]:
+    """By which two networks of one architecture are the same."""
+    return tuple((name, tensor.shape) for name, tensor in network.state_dict().items())
 
 
 def pruner(network: nn.Module, example: torch.Tensor, how: Pruning, ratio: float = 0.5) -> Any:
@@ -246,13 +272,15 @@ def measure(job: Job) -> None:
         "images": len(job.data.train),
         "equal": arguments.equal,
         "like": arguments.like,
+        "alpha": arguments.alpha,
+        "inner": arguments.inner,
         "recipe": job.recipe.to_json(),
         "seed": arguments.seed,
     }
     name = f"vs_torch_pruning_{arguments.model}_{arguments.equal}"
     if arguments.add:
         earlier = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
-        other = [key for key, value in figures.items() if earlier.get(key, "adjoined") != value]
+        other = [key for key, value in figures.items() if earlier.get(key, BEFORE.get(key)) != value]
         if other:
             raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
         rows = with_others(rows, earlier["rows"])
@@ -260,10 +288,24 @@ def measure(job: Job) -> None:
         times = timed(networks, job.folder, job.data.preprocessing.example(7), arguments.duration)
         for row in rows:
             row |= times[alike(row["way"])]
+        refuse_slower(rows, arguments)
     figures["rows"] = rows
     record(name, figures, f"1 seed ({arguments.seed}); {rows[0]['rounds']} rounds of timing", added=arguments.add)
     plot(rows, RESULTS / f"{name}.svg")
     write_page()
+
+
+def refuse_slower(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """What was cut to equal milliseconds must have them when all are timed together, or the table would say what is not so."""
+    if arguments.equal != "latency":
+        return
+    wanted = next(row["p50_ms"] for row in rows if alike(row["way"]) == ("inner" if arguments.like == "inner" else "ours"))
+    slow = [row["way"] for row in rows if alike(row["way"]) in PRUNED and row["p50_ms"] > _STILL_EQUAL * wanted]
+    if slow:
+        raise SystemExit(
+            f"{', '.join(slow)} took longer than {wanted:.3f} ms this time: measure on an idle machine, or train "
+            "anew without the ratio's file, which was found on a noisy one."
+        )
 
 
 def with_others(new: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -303,6 +345,7 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
         "full_accuracy": test["full"]["accuracy"] if way in OURS else None,
         "training_macs": spent,
         "seconds": seconds,
+        "precision": run.config["precision"],
     }
 
 

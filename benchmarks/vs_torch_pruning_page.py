@@ -11,7 +11,7 @@ from typing import Any
 
 from record import RESULTS
 from shown import BUSY, measured_on, shown_ms
-from vs_torch_pruning_ways import alike
+from vs_torch_pruning_ways import BEFORE, alike
 
 from adjcompress.files import write_text
 
@@ -62,16 +62,18 @@ def page() -> str:
         figures = content["figures"]
         equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
         equal += " to inner's" * (figures.get("like") == "inner")
+        alpha = figures.get("alpha", BEFORE["alpha"])
         lines += [
-            f"## {figures['model']} on {figures['data']}, at equal {equal}",
+            f"## {figures['model']} on {figures['data']}, alpha {alpha:g}, at equal {equal}",
             "",
             f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
             f"seed {figures['seed']}; top-1 on the test images; one thread, ONNX Runtime, batch 1. {ABOUT} "
             f"Seconds are of trainings beside others: compare multiply-adds. {BUSY} {measured_on(content)}. "
             f"`{content['command']}`",
             "",
-            "| way | small | full | parameters | MACs | one thread | bytes | epochs | images | MACs in training | seconds |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| way | small | full | parameters | MACs | one thread | bytes | epochs | images | MACs in training | seconds "
+            "| precision |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         ]
         for row in figures["rows"]:
             whole = f"{100 * row['full_accuracy']:.2f} %" if row["full_accuracy"] is not None else ""
@@ -79,7 +81,8 @@ def page() -> str:
                 f"| {row['way']} | {100 * row['accuracy']:.2f} % | {whole} | {row['parameters']:,} | "
                 f"{row['macs'] / 1e6:.1f} M | {shown_ms(row)} | {row['bytes'] / 1e3:.0f} kB | "
                 f"{row.get('epochs', '')} | {row.get('images', 0) / 1e3:,.0f} k | "
-                f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f}{' *' * row.get('added', False)} |"
+                f"{row['training_macs'] / 1e12:.1f} T | {row['seconds']:.0f}{' *' * row.get('added', False)} | "
+                f"{row.get('precision', '')} |"
             )
         if any(row.get("added") for row in figures["rows"]):
             lines += ["", "\\* Added later, on another machine: its seconds do not compare with the rest's."]
