@@ -25,6 +25,9 @@ def first_line(error: BaseException) -> str:
     return lines[0][:160] if lines else type(error).__name__
 
 
+_LISTED = 12
+
+
 def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
     """The choices, those spelt most like `name` first, the others in their own order."""
     names = list(choices)
@@ -39,6 +42,9 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
 
 
 def check_choice(choices: Collection[str], name: str, what: str) -> None:
-    """Refuse a name that is none of the choices, which the error lists, nearest first."""
+    """Refuse a name that is none of the choices, which the error lists, nearest first; of very many the nearest."""
     if name not in choices:
-        raise AdjCompressError(f"{what} {name!r} is unknown. Choices: {', '.join(nearest_first(name, choices))}.")
+        shown = nearest_first(name, choices)
+        rest = f" and {len(shown) - _LISTED} more" if len(shown) > 2 * _LISTED else ""
+        shown = shown[:_LISTED] if rest else shown
+        raise AdjCompressError(f"{what} {name!r} is unknown. Choices: {', '.join(shown)}{rest}.")

@@ -51,6 +51,16 @@ def written_aside(path: Path) -> Iterator[Path]:
                 aside.unlink()
 
 
+def check_output(path: Path, suffix: str, what: str, mark: str = "") -> None:
+    """Refuse a place where `what` does not belong: another ending, a folder, or a file in whose text `mark` does not occur."""
+    if path.suffix != suffix:
+        raise AdjCompressError(f"{path}: {what} is a {suffix} file.")
+    if path.is_dir():
+        raise AdjCompressError(f"{path} could not be written: {_REASONS[errno.EISDIR]}.")
+    if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+        raise AdjCompressError(f"{path} is there already, and holds something else: choose another name, or remove it.")
+
+
 @contextmanager
 def written_together(folder: Path) -> Iterator[Path]:
     """Yield an empty folder inside `folder` to write files in; if the block ends well, each is renamed into `folder`.

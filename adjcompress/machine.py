@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -23,6 +23,13 @@ _BF16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
 
 # The cores of a CPU target, each with one thread.
 TARGET_CORES = {"one-core": 1, "two-core": 2, "four-core": 4}
+
+
+def usable_cores() -> Sequence[int]:
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,6 @@ def _cells(protocol: str, rows: list[dict[str, Any]], figures: dict[str, Any]) -
     tests = {label: [row["test"][label] for row in rows] for label in rows[0]["test"]}
     full = spread(tests.pop("full")) if "full" in tests else ""
     cost = f"{rows[0]['training_macs'] / 1e12:.0f} T{taught_for(protocol, rows[0]['way'], figures['rows'])}"
-    return full, ", ".join(spread(values) for values in tests.values()), cost
+    several = len(tests) > 1
+    smalls = ", ".join(f"{label} {spread(values)}" if several else spread(values) for label, values in tests.items())
+    return full, smalls, cost

@@ -106,7 +106,7 @@ def bench(
 
     from adjcompress.bench import benchmark
     from adjcompress.deploy import run_of
-    from adjcompress.files import system_errors, write_text
+    from adjcompress.files import check_output, system_errors, write_text
     from adjcompress.report import write_report
     from adjcompress.training import open_run
 
@@ -119,6 +119,7 @@ def bench(
         network = Asked(model, image_size, classes, model_options(model_option), slim, keep)
         bench_table(table, network, counts[0], batch, targets[0] if targets else None, as_json, quiet)
         return
+    check_output(output, ".json", "the output", mark='"timings"')
     with system_errors(f"{output} could not be written"):
         output.parent.mkdir(parents=True, exist_ok=True)  # said before everything is measured
     refuse_without("--table", "model", "image_size", "classes", "model_option", "slim", "keep")

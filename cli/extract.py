@@ -56,6 +56,8 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, reestima
                 "Its batch norms were then measured anew, on training images: "
                 f"top-1 agrees on {percent(report.reestimated.agreement)} of these images."
             )
+        if report.unfinished is not None:
+            click.echo(f"This training has not ended: {report.unfinished}")
         click.echo("Next: adjcompress export model.onnx")
 
     show(report.to_json(), text, as_json, quiet)

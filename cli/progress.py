@@ -25,9 +25,11 @@ class ProgressReporter(Reporter):
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._accuracy = ""
+        self.run: str | None = None  # once its training has begun
 
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:
         where = f", after {epoch} of its epochs" if epoch else ""
+        self.run = run
         click.echo(f"{run}: recipe {recipe.name}, {recipe.epochs} epochs{where}", err=True)
         if self._small_first:
             alone = f"{self._small_first * recipe.epochs:.3g} of {recipe.epochs} epochs"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from adjcompress_cli.image_size import ImageSize, Size
 from adjcompress_cli.sections import Sectioned
-from adjcompress_cli.show import output_options, percent, show, table
+from adjcompress_cli.show import output_options, percent, show, table, warn
 
 # What belongs to the machine and the display, not to the training: it may differ when a run goes on.
 _OF_THE_MACHINE = {"run", "resume", "device", "devices", "nodes", "precision", "compile", "as_json", "quiet"}
@@ -281,6 +281,10 @@ def train(ctx: click.Context, as_json: bool, quiet: bool, **options: Any) -> Non
         else:
             notes = {"options": {name: _plain(value) for name, value in options.items() if name not in _OF_THE_MACHINE}}
             run = train_anew(train_options(options), options["run"], hardware, reporter, notes)
+    except KeyboardInterrupt:
+        if isinstance(reporter, ProgressReporter) and reporter.run is not None:
+            warn(f"Stopped. adjcompress train --resume --run {reporter.run} goes on with it.")
+        raise
     finally:
         if isinstance(reporter, ProgressReporter):
             reporter.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -381,6 +382,15 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("bench", "."), ". is a folder: name an ONNX file in it"),
         (("bench",), "No ONNX file was made here yet: run adjcompress export model.onnx first"),
         (("bench", "none.onnx"), "none.onnx does not exist"),
+        (("bench", "none.onnx", "-o", "data.npz"), "data.npz: the output is a .json file"),
+        (("report", "-o", "data.npz"), "data.npz: a report is a .html file"),
+        (("bench", "none.onnx", "-o", "."), ".: the output is a .json file"),
+        (("train", "--weights", "."), ". is a folder: --weights takes"),
+        (("export", "model.onnx", "--from", "."), ". is a folder: packages are made by adjcompress extract"),
+        (("train", "--method", "dan", "--budget", "latency=1ms", "--table", "."), " is a folder: name a latency table in it"),
+        (("train", "--data", "nowhere/"), "Data nowhere/ does not exist: a folder with train/ and test/"),
+        (("train", "--model", "resnet19"), " more. Or timm:NAME, or package.module:function"),
+        (("train", "--device", "cpu", "--devices", "1000"), "--devices 1000: a process for each core is the most"),
         (("bench", "none.onnx", "--threads", "one"), "--threads 'one': numbers separated by commas"),
     ],
 )
@@ -419,6 +429,78 @@ def test_a_place_below_a_file_is_one_line(arguments: tuple[str, ...]) -> None:
     assert result.exit_code == 1 and Path("file").read_text() == "kept"
     line = result.stderr.splitlines()[-1]
     assert line.startswith("Error: file/") and line.endswith("; choose another place.")
+
+
+@pytest.mark.usefixtures("tiny_run")
+def test_a_file_of_something_else_is_not_replaced() -> None:
+    config = Path("runs/tiny/config.json").read_text()
+    for arguments in (("bench", "none.onnx", "-o", "runs/tiny/config.json"), ("report", "-o", "kept.html")):
+        Path("kept.html").write_text("kept")
+        result = run(*arguments)
+        assert result.exit_code == 1 and "is there already, and holds something else" in result.stderr
+    assert Path("runs/tiny/config.json").read_text() == config and Path("kept.html").read_text() == "kept"
+
+
+def test_a_training_that_was_stopped_is_named_by_the_next_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adjcompress.training.loop._Training.finish", stopped)
+        result = run(*TRAIN)
+    assert result.exit_code == 1
+    assert "Stopped. adjcompress train --resume --run runs/digits-wrn_10_1-adjoined goes on with it." in result.stderr
+    result = run(*TRAIN)
+    assert result.exit_code == 0 and "runs/digits-wrn_10_1-adjoined was not trained to its end: adjcompress" in result.stderr
+    assert "was not trained" not in run(*TRAIN).stderr
+
+
+def test_a_run_that_lost_its_last_checkpoint_says_so_and_trains_the_rest_again() -> None:
+    arguments = ("--limit", "80", "--epochs", "2", "--batch-size", "8", "--model", "wrn_10_1", "--alpha", "2", "--run", "it")
+    assert run("train", *arguments).exit_code == 0
+    assert run("extract", "--run", "it", "-o", "before.safetensors").exit_code == 0
+    weights = Path("it/checkpoint-2/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for asked in (("extract", "--run", "it"), ("train", "--method", "distill", "--alpha", "2", "--teacher", "it")):
+        result = run(*asked)
+        assert (
+            result.exit_code == 1 and "it ended after epoch 2, but its newest whole checkpoint is checkpoint-1" in result.stderr
+        )
+    assert not Path("small-alpha2.safetensors").exists()
+    assert run("train", "--resume", "--run", "it").exit_code == 0
+    assert run("extract", "--run", "it", "-o", "after.safetensors").exit_code == 0
+    assert Path("after.safetensors").read_bytes() == Path("before.safetensors").read_bytes()
+    for folder in Path("it").glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    for asked in (("extract", "--run", "it"), ("train", "--resume", "--run", "it")):
+        assert "it has no checkpoint any more: train a new --run" in run(*asked).stderr
+
+
+def test_a_training_that_has_not_ended_is_extracted_as_far_as_it_is() -> None:
+    recipe = ("--limit", "80", "--epochs", "4", "--batch-size", "8", "--model", "wrn_10_1", "--alpha", "2")
+    assert run("train", *recipe, "--small-first", "0.5", "--run", "it").exit_code == 0
+    Path("it/results.json").unlink()
+    shutil.rmtree("it/checkpoint-4")
+    assert "at epoch 3 of 4: adjcompress train --resume --run it" in run("extract", "--run", "it", "--alpha", "1").stdout
+    result = run("train", "--method", "distill", "--alpha", "2", "--teacher", "it")
+    assert result.exit_code == 1 and "--teacher it is at epoch 3 of 4" in result.stderr
+
+
+def test_a_network_that_has_not_begun_to_learn_is_not_extracted(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ("--limit", "80", "--epochs", "4", "--batch-size", "8", "--model", "wrn_10_1", "--alpha", "2")
+
+    class Killed(Exception):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr("adjcompress.adjoined.AdjoinedNetwork.learn_together_", killed)
+    with pytest.raises(Killed):
+        run("train", *recipe, "--small-first", "0.5", "--run", "it")
+    result = run("extract", "--run", "it", "--alpha", "1")
+    assert result.exit_code == 1 and "Network full has not begun to learn yet: it is at epoch 2 of 4" in result.stderr
+    assert "This training has not ended" in run("extract", "--run", "it").stdout
 
 
 @pytest.mark.usefixtures("tiny_run")

@@ -24,6 +24,7 @@ from adjcompress.data.loader import steps_of
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
 from adjcompress.training.recipe import fill_second_moments_, hand_over_, make_optimizers
+from adjcompress.widths import order_channels_
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 NETWORKS = {"resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1"), "mobilenet_v2": None, "densenet121": None}
@@ -186,6 +187,50 @@ class Scaled(nn.Module):
         return self.last((self.slim(self.first(images)) * self.scale).mean((2, 3)))
 
 
+class Called(nn.Module):
+    """A stem that is called with a keyword, one slope for all channels, and a scale that is told by the network itself."""
+
+    class Stem(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+
+        def forward(self, images: Tensor, scale: float) -> Tensor:
+            return self.convolution(input=images) * scale
+
+    class Level(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("level", torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                self.get_buffer("level").lerp_(x.detach().abs().mean(), 0.1)
+            return x / self.get_buffer("level")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act, self.slim = self.Stem(), nn.PReLU(), nn.Conv2d(8, 16, 1)
+        self.level, self.last = self.Level(), nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.level(self.act(self.slim(self.act(self.stem(images, scale=2.0))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("trunk", ["own", "auto"])
+def test_a_network_of_somebody_elses_layers_is_widened_exactly(trunk: str, images: Tensor) -> None:
+    asked = MethodOptions(alphas=(2,), slim=["slim"], trunk=trunk, small_first=0.5, widen="copies")
+    network = AdjoinedMethod.build(Called(), IMAGE, asked).network.train()
+    for _ in range(3):
+        network.small_logits(images)
+    assert not torch.equal(network.smalls["alpha2"].level.level, network.full.level.level)
+    before = network.eval().small_logits(images)["alpha2"]
+    widen_(network, "alpha2", IMAGE, copies=True)
+    torch.testing.assert_close(network(images).full, before)
+    torch.testing.assert_close(network.extract("alpha2")(images), before)
+    assert order_channels_(network.full, IMAGE)
+
+
 def test_trunks_that_cannot_be_shared_are_refused() -> None:
     plan = ac.plan_widths(network := randomise_(Twice()), IMAGE, 2, slim=["slim"])
     with pytest.raises(ac.AdjCompressError, match="layer again runs before the first layer that is cut, and again after it"):
@@ -225,11 +270,14 @@ def test_copies_are_filters_of_the_small_network_and_all_filters_learn(images: T
     assert second.grad is not None and bool((second.grad[:, 64:] != 0).any())
 
 
-def test_widening_that_would_not_be_exact_is_refused() -> None:
+def test_widening_that_would_not_be_exact_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for changes in ({"beta": 0.5}, {"name": "convnext_tiny"}):
         name = str(changes.pop("name", "cifar_resnet20"))
         with pytest.raises(ac.AdjCompressError, match="--widen zeros does not fit here"):
             adjoined(name, widen="zeros", small_first=0.5, **changes)
+    monkeypatch.setattr("adjcompress.adjoined.widen._take_over_own_", lambda *_: None)
+    with pytest.raises(ac.AdjCompressError, match="--widen zeros does not fit here"):
+        adjoined("cifar_resnet20", widen="zeros", small_first=0.5)
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -332,15 +380,43 @@ def test_small_networks_of_which_none_holds_the_others_learn_in_the_full_weights
     assert model.layer2[1].conv1.weight.grad is not None
 
 
-def test_a_network_that_is_trained_again_learns_in_the_full_weights(images: Tensor) -> None:
-    method, labels = adjoined("cifar_resnet20", small_first=0.5, widen="copies"), torch.zeros(4).long()
-    method.parameter_groups(0.0)
-    assert method.network.apart is not None
+def test_a_network_that_is_trained_again_begins_with_what_it_has_learnt(images: Tensor) -> None:
+    method, labels = adjoined("cifar_resnet20", small_first=0.5), torch.zeros(4).long()
+    network, recipe = method.network.train(), ac.recipe("cifar").changed(lr=0.1)
+
+    def steps(optimizer: torch.optim.Optimizer, progress: float) -> None:
+        for _ in range(3):
+            method.loss(images, labels, progress).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    (optimizer,) = make_optimizers(method.parameter_groups(0.5), recipe, 100)
+    steps(optimizer, 0.2)
+    learnt = network.extract("alpha2").state_dict()
+    method.parameter_groups(0.5)  # stopped while the small network learns alone: nothing of that is lost
+    torch.testing.assert_close(network.extract("alpha2").state_dict(), learnt, rtol=0, atol=0)
+
+    (optimizer,) = make_optimizers(method.parameter_groups(0.5), recipe, 100)
+    steps(optimizer, 0.5)
+    weight = network.full.layer3[1].conv1.weight
+    full = weight.detach().clone()
+    (optimizer,) = make_optimizers(method.parameter_groups(0.5), recipe, 100)
+    assert not bool(network.get_buffer("joined"))
+    steps(optimizer, 0.2)
+    assert torch.equal(weight.detach()[32:], full[32:])  # what the full network alone has does not decay meanwhile
     method.loss(images, labels, 0.5)
-    method.parameter_groups(0.0)
-    assert method.network.apart is None and not list(method.successions(0.5))
-    method.loss(images, labels, 0.0).total.backward()
-    assert method.network.full.layer3[1].conv1.weight.grad is not None
+    assert bool(network.get_buffer("joined"))
+    torch.testing.assert_close(weight.detach()[32:], full[32:], rtol=1e-4, atol=1e-7)
+
+
+def test_a_network_that_is_asked_while_small_ones_learn_apart_says_what_they_have_learnt(images: Tensor) -> None:
+    method = adjoined("cifar_resnet20", small_first=0.5)
+    network = method.network.train()
+    (optimizer,) = make_optimizers(method.parameter_groups(0.0), ac.recipe("cifar"), 100)
+    method.loss(images, torch.zeros(4).long(), 0.2).total.backward()
+    optimizer.step()
+    small = network.eval()(images).smalls["alpha2"]
+    assert torch.equal(small, network.extract("alpha2")(images)) and torch.equal(small, network.small_logits(images)["alpha2"])
 
 
 def test_growing_networks_join_from_the_smallest_on(images: Tensor) -> None:

@@ -222,6 +222,10 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path: Path, workers: int) 
     with pytest.raises(ac.AdjCompressError, match=r"dog/3\.png is not a readable image") as error:
         list(evaluation_batches(data.test, central(data.preprocessing), 5, CPU, workers=workers))
     assert "\n" not in str(error.value)
+    with pytest.raises(ac.AdjCompressError, match=r"dog/3\.png of .* cannot be read as images: remove or replace them\."):
+        data.check_files()
+    (tmp_path / "test" / "dog" / "3.png").unlink()
+    ac.load_data(str(tmp_path), image_size=16).check_files()
     del error
     gc.collect()  # the traceback holds the loader; collected during a later test, its workers would be waited for
 

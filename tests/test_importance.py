@@ -68,8 +68,14 @@ def test_a_network_that_would_compute_something_else_is_refused_and_left_as_it_i
 
 def test_groups_that_keep_their_places_are_named() -> None:
     network = ac.create_model("cifar_resnet20", 10)
-    assert kept_by_place(network, ac.plan_widths(network, IMAGE, 2), IMAGE) == ("layer2.0.conv2", "layer3.0.conv2")
-    assert kept_by_place(network, ac.plan_widths(network, IMAGE, 2, slim=["*.conv1"]), IMAGE) == ()
+    plan, inner = ac.plan_widths(network, IMAGE, 2), ac.plan_widths(network, IMAGE, 2, slim=["*.conv1"])
+    assert kept_by_place(network, plan, IMAGE, "magnitude") == ("layer2.0.conv2", "layer3.0.conv2")
+    assert kept_by_place(network, inner, IMAGE, "magnitude") == ()
+    tail = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    plain = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), tail)
+    plan = ac.plan_widths(plain, IMAGE, 2, slim=["*"])
+    assert kept_by_place(plain, plan, IMAGE, "batch-norm") == ("4.0",)  # no batch norm tells of it
+    assert kept_by_place(plain, plan, IMAGE, "magnitude") == ()
 
 
 @pytest.mark.parametrize(("name", "importance"), [("tiny", "magnitude"), ("resnet18", "magnitude"), ("resnet18", "batch-norm")])

@@ -389,7 +389,7 @@ def test_a_layer_that_makes_its_weight_is_named() -> None:
     network = TinyNet()
     name = next(name for name, module in network.named_modules() if isinstance(module, nn.Linear))
     weight_norm(network.get_submodule(name))
-    with pytest.raises(ac.AdjCompressError, match=rf"Layer {name} makes its weight from other parameters, so a width search"):
+    with pytest.raises(ac.AdjCompressError, match=rf"Layer {name} makes its weight from other parameters, so its channels"):
         built(network, "macs=0.5")
 
 

@@ -32,6 +32,7 @@ from adjcompress.modes import evaluating
 from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, load_optimizers_, newest_checkpoint, optimizer_tensors
+from adjcompress.training.meter import Meter
 from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
 from adjcompress.training.run import held, point_latest_at
 
@@ -548,6 +549,16 @@ def test_sgd_takes_parameters_whose_first_gradient_comes_late() -> None:
             optimizer.step()
             optimizer.zero_grad()
     torch.testing.assert_close(ours, plain)
+
+
+def test_every_process_of_a_resumed_epoch_sums_the_same_names() -> None:
+    kept = {"loss": 6.0, "images of loss": 4.0, "divergence": 1.0, "images of divergence": 2.0}
+    first, other = Meter(kept), Meter(kept, first=False)
+    assert first.sums() == kept and other.sums() == dict.fromkeys(kept, 0.0)
+    other.add({"loss": torch.tensor(3.0)}, 2)
+    assert other.sums().keys() == first.sums().keys() and other.sums()["loss"] == 6.0
+    means = first.means(ac.launch(ac.Hardware("cpu")))
+    assert means == {"loss": 1.5, "divergence": 0.5}
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

@@ -72,9 +72,8 @@ class Sizes:
                 row, size = self.rows[name], parameters[name].shape[dim]
                 if dim > 1:  # a layer scale (1, 1, C)
                     fixed[:, row], inner[row], dim = (size, 1), parameters[name].numel() // size, 0
-                there = [channel for index, channel in zip(axis.index, axis.channel, strict=True) if index < size]
-                fixed[dim, row] -= len(there)  # fewer than the group has where they share a parameter, as of a PReLU
-                kept[dim, row, number, : len(each.widths)] += np.searchsorted(np.sort(there), each.widths)
+                fixed[dim, row] -= len(axis.channel)
+                kept[dim, row, number, : len(each.widths)] += np.searchsorted(np.sort(axis.channel), each.widths)
         self.arrays = (kept, fixed, inner)
         self.kept, self.fixed, self.inner = torch.from_numpy(kept), torch.from_numpy(fixed), torch.from_numpy(inner)
         on_both_sides = (self.kept.amax(3) > 0).all(0)  # (parameter, group)

@@ -86,6 +86,7 @@ class AdjoinedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits of the full network and of every small one: (N, C, H, W) -> (N, classes) each."""
+        _give_back_(self)
         return self._outputs(images, self._masked)
 
     def small_logits(self, images: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -141,15 +142,26 @@ class AdjoinedNetwork(nn.Module):
         sizes = {name: sum(view.numel() for view in self.views(name).values()) for name in self.smalls}
         return tuple(sorted(sizes, key=sizes.__getitem__))
 
+    def let_full_wait_(self) -> None:
+        """Let the small networks learn before the full one: "joined", in the state dict, says whether that has begun."""
+        if "joined" in self._buffers:
+            self.get_buffer("joined").fill_(False)
+        else:
+            self.register_buffer("joined", torch.tensor(False))
+
+    def learn_in_full_(self) -> None:
+        """Let the full tensors be what all networks learn in, and have what was learnt in copies."""
+        _give_back_(self)
+        self.apart, self._learns_apart = None, False
+
     def learn_apart_(self) -> list[Succession]:
         """Let the small networks learn in copies until `learn_together_`; which parameters take the place of which.
 
-        None where no small network holds all others, under a random mask, and where all have learnt together before: they
-        learn in views of the full tensors then.
+        None where no small network holds all others, and under a random mask: they learn in views of the full tensors then.
         """
-        self.apart, self._learns_apart = None, False
-        fits = self.mask is None and not bool(self.get_buffer("joined"))
-        cuts = widest_cuts(list(self.plans.values())) if fits else None
+        self.learn_in_full_()
+        self.let_full_wait_()
+        cuts = widest_cuts(list(self.plans.values())) if self.mask is None else None
         if cuts is None:
             return []
         tensors = dict(self.full.named_parameters())

@@ -88,7 +88,7 @@ class SharedTrunk:
 
         def taking(name: str, ordinary: Any) -> Any:
             waiting = list(self.outputs[name])
-            return lambda *inputs: waiting.pop(0) if waiting else ordinary(*inputs)
+            return lambda *inputs, **named: waiting.pop(0) if waiting else ordinary(*inputs, **named)
 
         try:
             for name, layer in layers.items():
@@ -133,7 +133,11 @@ class FirstConvolution:
             return
         output, layer = self.output, small.get_submodule(self.name)
         ordinary = layer.forward
-        layer.forward = lambda images: output if images is self.images else ordinary(images)
+
+        def forward(*inputs: Any, **named: Any) -> Any:
+            return output if inputs and inputs[0] is self.images else ordinary(*inputs, **named)
+
+        layer.forward = forward
         try:
             yield
         finally:

@@ -15,16 +15,17 @@ def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = 
 
     The channels that the small network lacks are read by no layer: the weights from them are 0, and learn from the first
     step. What computes them stays as it is, or with `copies` becomes that of the channels that it has, in turn. The full
-    network's normalisation takes over the small one's. Exact for batch and group norm; a layer norm sees all channels.
-    (Net2WiderNet, arXiv:1511.05641, divides the weights from a copied channel among its copies; here one of them is shared
-    with the small network and must keep its own.) `example` is a batch (N, C, H, W).
+    network's normalisation takes over the small one's, and its other layers the buffers that are not cut. Exact for batch
+    and group norm; a layer norm sees all channels. (Net2WiderNet, arXiv:1511.05641, divides the weights from a copied
+    channel among its copies; here one of them is shared with the small network and must keep its own.) `example` is a batch
+    (N, C, H, W).
     """
     full, plan, modules = network.full, network.plans[name], dict(network.full.named_modules())
-    tensors = {**dict(full.named_parameters()), **dict(full.named_buffers())}
+    tensors = _tensors(full)
     example = example.to(next(full.parameters()).dtype)  # mixed precision halves images, not weights
     kept, groups = {group.name: group.kept for group in plan.groups}, channel_groups(full, example)
     with torch.no_grad():
-        _take_over_normalisation_(network, name, tensors)
+        _take_over_own_(network, name, tensors)
         for group in groups:
             if kept[group.name] == group.channels:
                 continue
@@ -40,21 +41,22 @@ def widen_(network: AdjoinedNetwork, name: str, example: Tensor, copies: bool = 
                     tensors[tensor].index_copy_(dim, gone, source)
 
 
-def _take_over_normalisation_(network: AdjoinedNetwork, name: str, tensors: dict[str, Tensor]) -> None:
-    """Give the full network's layers of normalisation what the small one's have, where both have a channel."""
+def _take_over_own_(network: AdjoinedNetwork, name: str, tensors: dict[str, Tensor]) -> None:
+    """Give the full network's layers of normalisation what the small one's have, where both have a channel; and all buffers."""
     small, cuts = network.smalls[name], network.plans[name].cuts
-    own = {**dict(small.named_parameters()), **dict(small.named_buffers())}
-    for layer, module in small.named_modules():
-        if not isinstance(module, NORMS):
-            continue
-        for tensor in (f"{layer}.{attribute}" for attribute, _ in (*module.named_parameters(), *module.named_buffers())):
-            if own[tensor].numel() == 0:
-                continue  # in a shared trunk it is the full network's
-            if tensor not in cuts:
-                tensors[tensor].copy_(own[tensor])
-                continue
+    for tensor, own in _tensors(small).items():
+        if own.numel() == 0:
+            continue  # it is the full network's
+        if tensor not in cuts:
+            tensors[tensor].copy_(own)
+        elif isinstance(small.get_submodule(tensor.rpartition(".")[0]), NORMS):
             (ranges,) = cuts[tensor].values()
             begin = 0
             for start, stop in ranges:
-                tensors[tensor][start:stop].copy_(own[tensor][begin : begin + stop - start])
+                tensors[tensor][start:stop].copy_(own[begin : begin + stop - start])
                 begin += stop - start
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, by every name that they have."""
+    return {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers(remove_duplicate=False))}

@@ -44,8 +44,8 @@ def onnx_facts(path: Path) -> FileFacts:
         model = onnx.load(str(path), load_external_data=False)
         model = onnx.shape_inference.infer_shapes(model)
     except (OSError, ValueError, DecodeError, ValidationError, InferenceError) as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise AdjCompressError(f"{path} is damaged or no ONNX file ({type(error).__name__}: {text}).") from error
+        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise AdjCompressError(f"{path} is damaged or no ONNX file ({text}): export it again.") from error
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     shape, kind = _image_input(path, [value for value in model.graph.input if value.name not in weights])
     told = {entry.key: entry.value for entry in model.metadata_props}

@@ -16,9 +16,9 @@ from typing import Any
 
 from adjcompress.bench.graph import FileFacts, onnx_facts, package_facts
 from adjcompress.bench.summary import NOISY, Ratio, Summary, speedup, summarise
-from adjcompress.bench.targets import Target, target, usable_cores
+from adjcompress.bench.targets import Target, target
 from adjcompress.errors import AdjCompressError, check_choice
-from adjcompress.machine import Machine, machine_facts
+from adjcompress.machine import Machine, machine_facts, usable_cores
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
 _STARTS = 3

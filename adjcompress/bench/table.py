@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from adjcompress.bench.table_worker import graph
 from adjcompress.bench.targets import target as find_target
-from adjcompress.bench.targets import usable_cores
 from adjcompress.cost import (
     STEADY,
     Anchor,
@@ -37,7 +36,7 @@ from adjcompress.cost.grid import Point
 from adjcompress.deploy import export_onnx
 from adjcompress.deploy.layout import block_channels, blocked_convolutions, optimised
 from adjcompress.errors import AdjCompressError
-from adjcompress.machine import machine_facts
+from adjcompress.machine import machine_facts, usable_cores
 from adjcompress.widths import plan_widths, slice_model
 from adjcompress.widths.channels import channel_groups
 from adjcompress.widths.planning import aligned, plan_at, slim_groups

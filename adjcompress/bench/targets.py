@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.machine import TARGET_CORES
+from adjcompress.machine import TARGET_CORES, usable_cores
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,3 @@ def target(name: str) -> Target:
             f"nothing about it. Choose {', '.join(smaller)}, or measure on a machine that has the cores."
         )
     return found
-
-
-def usable_cores() -> Sequence[int]:
-    """The numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return range(os.cpu_count() or 1)

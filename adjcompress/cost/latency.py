@@ -147,6 +147,8 @@ class LatencyTable:
     def read(cls, path: str | Path) -> LatencyTable:
         """Read the file that `write` wrote; one that is missing or damaged raises an AdjCompressError."""
         source = Path(path)
+        if source.is_dir():
+            raise AdjCompressError(f"{source} is a folder: name a latency table in it.")
         if not source.is_file():
             raise AdjCompressError(f"{source} does not exist: make it with adjcompress bench --table {source} --model NAME.")
         try:
@@ -167,7 +169,8 @@ class LatencyTable:
             )
         except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise AdjCompressError(
-                f"{source} is damaged or no latency table ({type(error).__name__}: {error}): remove it and measure again."
+                f"{source} is damaged or no latency table ({type(error).__name__}: {error}): name another --table, or remove "
+                "it and measure again."
             ) from error
 
     def write(self) -> None:

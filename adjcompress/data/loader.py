@@ -22,6 +22,7 @@ from adjcompress.data.augment import View
 from adjcompress.data.pictures import rgb
 from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
+from adjcompress.machine import usable_cores
 from adjcompress.seeds import derived_seed
 
 Batch = tuple[Tensor, Tensor]
@@ -181,7 +182,7 @@ class _Files(Dataset[Any]):
             with Image.open(path) as image:
                 decoded = rgb(image)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-            return f"{path} is not a readable image ({error}). Remove or replace it, then go on with --resume."
+            return f"{path} is not a readable image ({error}). Put one of the same name there, then go on with --resume."
         # In a worker the generator serves nothing else; in the main process the training's draws must not notice.
         with nullcontext() if get_worker_info() else torch.random.fork_rng(devices=[]):
             # The same draw in whichever worker and after any resume. Not torch.manual_seed: for the sake of GPUs that a worker
@@ -207,7 +208,7 @@ def _file_loader(
     workers: int | None,
 ) -> DataLoader[Any]:
     if workers is None:  # this process's share of the cores, as many as decoding has been seen to use
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(usable_cores())
         workers = min(16, max(min(2, cores), cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     return DataLoader(
         _Files(split, fit_file, seed),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -13,3 +17,17 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("its values have 32 bits, whose range is not known: save it with 8 or 16 bits a channel")
     return image.convert("RGB")
+
+
+def not_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Those that do not begin as a picture does. Of the others only the beginning is read: they may still be cut off."""
+    with ThreadPoolExecutor() as threads:
+        return [path for path, picture in zip(paths, threads.map(_begins_as_one, paths), strict=True) if not picture]
+
+
+def _begins_as_one(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return False

@@ -90,6 +90,10 @@ def read_data(spec: DataSpec) -> ImageData:
         data = _npz(spec)
     elif path.exists():
         raise AdjCompressError(f"Data {path} is a {path.suffix or 'plain'} file; an .npz file or a folder is expected.")
+    elif "/" in spec.source or "\\" in spec.source:
+        raise AdjCompressError(
+            f"Data {spec.source} does not exist: a folder with train/ and test/, or an .npz file, is expected."
+        )
     else:
         names = ", ".join(nearest_first(spec.source, data_names()))
         raise AdjCompressError(
@@ -182,7 +186,13 @@ def _npz(spec: DataSpec) -> ImageData:
                 )
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise AdjCompressError(f"{path} is not a readable .npz file ({error}).") from error
+        if "Object arrays" in str(error):
+            raise AdjCompressError(
+                f"{path} holds arrays of Python objects, which are not opened: save images as uint8, labels as whole numbers "
+                "and classes as np.array([...], dtype=str)."
+            ) from error
+        reason = "it was not written by np.savez" if "pickled" in str(error) else str(error)
+        raise AdjCompressError(f"{path} is not a readable .npz file ({reason}).") from error
     if arrays["classes"].ndim != 1:
         raise AdjCompressError(f"{path}: classes has the shape {arrays['classes'].shape}; a name for each class is expected.")
     classes = tuple(str(name) for name in arrays["classes"])
@@ -234,6 +244,8 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     if not names:
         raise AdjCompressError(f"{folder} has no class folders: expected {folder}/<class>/<image>.")
+    if len(names) == 1:
+        raise AdjCompressError(f"{folder} has one class, {names[0]}: there is nothing to tell apart.")
     return names
 
 

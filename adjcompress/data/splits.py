@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adjcompress.data.pictures import not_pictures
 from adjcompress.errors import AdjCompressError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _SEEN = 64  # images of a split that a fingerprint reads
+_OPENED = 50_000  # files of a split that are looked at before a training
 _LEVEL = 0.5  # of 255, by which an image's mean may differ
 IGNORED = -100  # the label of a pixel that counts for nothing: the one that torch's cross-entropy passes over
 
@@ -163,6 +165,15 @@ class ImageData:
     def segmentation(self) -> bool:
         """Whether every pixel has a label, not every image."""
         return self.train.labels.ndim > 1
+
+    def check_files(self) -> None:
+        """Refuse files that are no pictures, before a training meets them; of large splits some are opened."""
+        splits = [split for split in (self.train, self.validation, self.test) if isinstance(split, FileSplit)]
+        wrong = not_pictures([path for split in splits for path in split.paths[:: -(-len(split) // _OPENED) or 1]])
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            files = ", ".join(map(str, wrong[:3]))
+            raise AdjCompressError(f"{files}{more} of {self.spec.source} cannot be read as images: remove or replace them.")
 
     def limited(self, images: int) -> ImageData:
         """The same data with about `images` images in each split, the classes in proportion, at least one of each."""

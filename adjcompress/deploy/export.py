@@ -25,7 +25,7 @@ from adjcompress.deploy.made import keep
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.errors import AdjCompressError
-from adjcompress.files import written_aside, written_together
+from adjcompress.files import check_output, written_aside, written_together
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
@@ -287,8 +287,7 @@ def _check_options(path: Path, options: ExportOptions) -> None:
         raise AdjCompressError(f"--opset {options.opset} must lie between {LOWEST_OPSET} and {highest}.")
     if not options.largest_difference >= 0:
         raise AdjCompressError(f"--tolerance {options.tolerance} must be 0 or more.")
-    if path.suffix != ".onnx":
-        raise AdjCompressError(f"{path}: the output is an .onnx file.")
+    check_output(path, ".onnx", "the output")
 
 
 def _parity(network: nn.Module, path: Path, example: Tensor, from_pixels: Preprocessing | None) -> Certificate:

@@ -35,6 +35,7 @@ class ExtractReport:
     full_macs: int
     certificate: Certificate
     reestimated: Certificate | None = None
+    unfinished: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         package = {
@@ -44,6 +45,7 @@ class ExtractReport:
             "path": str(self.path),
             "certificate": self.certificate.to_json(),
             "reestimated": self.reestimated.to_json() if self.reestimated else None,
+            "unfinished": self.unfinished,
             "full_parameters": self.full_parameters,
             "full_macs": self.full_macs,
             **package,
@@ -58,7 +60,8 @@ def extract_package(
     `deployable` is "alpha8", "full" and so on; by default the only small network of the run. The network that the package
     rebuilds must give the very logits of the one in training, on validation images; the certificate says so, and a
     difference is an AdjCompressError. Where the method asks for it, or `reestimate` does, its batch norms are then measured
-    anew, on 5,000 training images; a second certificate says what that changed. `output` defaults to
+    anew, on 5,000 training images; a second certificate says what that changed. A run that has not ended is said in the
+    report; a network that has not begun to learn in it is an AdjCompressError. `output` defaults to
     small-<deployable>.safetensors (full.safetensors).
     """
     data = run.data()
@@ -71,6 +74,11 @@ def extract_package(
         smalls = [each for each in networks if each != "full"]
         alone = f" Without --alpha, {smalls[0]} is taken." if len(smalls) == 1 else ""
         raise AdjCompressError(f"{run.folder} has no network {name}; it has {', '.join(networks)}.{alone}")
+    unfinished = run.unfinished()
+    if unfinished is not None:
+        position = run.checkpoint().checkpoint.position
+        if name in method.waiting(max(0.0, position.epoch / run.config["recipe"]["epochs"] - 1e-9)):
+            raise AdjCompressError(f"Network {name} has not begun to learn yet: {unfinished}")
     plan = method.plan_of(name)
     spec = replace(run.model, options={**run.model.options, **method.options_of(name)})
     rebuilt = rebuild(spec, plan, networks[name].state_dict(), method.substitution).eval()
@@ -101,7 +109,7 @@ def extract_package(
         substitution=method.substitution,
     )
     whole = count(run.model.build(), info.preprocessing.example())
-    return ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated)
+    return ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished)
 
 
 def _reestimated_(network: nn.Module, data: ImageData, augment: Augmentation, images: Tensor) -> Certificate:

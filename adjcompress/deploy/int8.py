@@ -58,10 +58,10 @@ PROCESSORS = {"x64": _Processor(QuantType.QUInt8), "arm64": _Processor(QuantType
 class Int8Options:
     """How a network is quantised.
 
-    `calibration`: how many training images show the ranges of the activations. `max_drop`: by how many points the accuracy
-    on the validation split may fall. `keep`: patterns of layers that stay in float, or "auto": as few as keep within
-    `max_drop`. `processor`: "x64", "arm64", or "auto": the one of this machine. `ranges`: of RANGES, or "auto": the
-    extremes, and the averages where they lose more than `max_drop`.
+    `calibration`: how many training images show the ranges of the activations; by default all where there are fewer.
+    `max_drop`: by how many points the accuracy on the validation split may fall. `keep`: patterns of layers that stay in
+    float, or "auto": as few as keep within `max_drop`. `processor`: "x64", "arm64", or "auto": the one of this machine.
+    `ranges`: of RANGES, or "auto": the extremes, and the averages where they lose more than `max_drop`.
     """
 
     calibration: int = 256
@@ -131,7 +131,8 @@ def quantise(
     with tempfile.TemporaryDirectory() as folder, silenced(""):
         work = _Work(Path(folder), source, data, options, processor, from_pixels, reconstructed)
         keep = _patterns(options, work.layers)
-        progress(f"calibrating on {options.calibration} training images")
+        seen = min(options.calibration, len(data.train))
+        progress(f"calibrating on {seen} training images")
         result = _best_ranges(work, keep)
         if AUTO in options.keep and not work.good_enough(result):
             result = _fewest(work, progress)
@@ -145,7 +146,7 @@ def quantise(
             )
         output.write_bytes(result.model.SerializeToString())
         return Int8Report(
-            calibration_images=options.calibration,
+            calibration_images=seen,
             validation_images=len(work.labels),
             float_accuracy=work.float_accuracy,
             accuracy=result.accuracy,
@@ -381,17 +382,15 @@ def check_int8(options: Int8Options, data: ImageData) -> None:
             f"--calibration {options.calibration} is too few: the range of every activation must be seen, on at least "
             f"{_FEWEST_IMAGES} images."
         )
-    if options.calibration > len(data.train):
+    if options.calibration > max(len(data.train), Int8Options.calibration):
         raise AdjCompressError(
             f"--calibration {options.calibration}: {data.spec.source} has {len(data.train)} training images; ask for at most "
             "that many. Validation and test images are not used."
         )
     if not options.max_drop >= 0:
         raise AdjCompressError(f"--max-drop {options.max_drop:g} must be 0 points or more.")
-    if options.processor != AUTO:
-        check_choice(PROCESSORS, options.processor, "--int8-for")
-    if options.ranges != AUTO:
-        check_choice(RANGES, options.ranges, "--ranges")
+    check_choice((*PROCESSORS, AUTO), options.processor, "--int8-for")
+    check_choice((*RANGES, AUTO), options.ranges, "--ranges")
     if AUTO in options.keep and len(options.keep) > 1:
         raise AdjCompressError("--int8-keep auto chooses the layers itself: leave the other --int8-keep out.")
 

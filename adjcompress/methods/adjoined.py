@@ -68,7 +68,7 @@ class AdjoinedMethod(Method):
             raise AdjCompressError("--growing lets several small networks join in turn: give several --alpha, or leave it out.")
         if curriculum.small_first:
             self.rests = True
-            network.register_buffer("joined", torch.tensor(False))  # whether the full network has begun
+            network.let_full_wait_()
             network.register_buffer("unread_scales", unread_scales(network))
         self._seen_joined, self._successions = False, list[Succession]()
         self.network = network
@@ -181,14 +181,19 @@ class AdjoinedMethod(Method):
         )
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Where the small networks learn alone first, in copies that are made here, each decays as what it is a copy of."""
-        self.network.apart, self._successions = None, []
+        """Where the small networks learn alone first, in copies that are made here, each decays as what it is a copy of.
+
+        A method that was trained before begins anew, with what it has learnt: the full network waits again.
+        """
+        self.network.learn_in_full_()
+        self._seen_joined, self._successions = False, []
         if self.substitution is None:
             groups = decay_groups(self.network, weight_decay)
         else:
             full = self.network.full  # the small networks' layers are views of its
             groups = scaled_groups(self.network, weight_decay, self.scaling, self.dense_parameters, of=full)
         if self.curriculum.small_first:
+            self.network.get_buffer("unread_scales").copy_(unread_scales(self.network))
             self._successions = self.network.learn_apart_()
         copies = {id(new): old for new, old, _ in self._successions}
         own = [[copies[id(parameter)] for parameter in group["params"] if id(parameter) in copies] for group in groups]

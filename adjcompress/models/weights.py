@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def classifier_names(network: nn.Module, example: Tensor | None = None) -> list[
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, without the wrappers and prefixes that training scripts add."""
     if not path.is_file():
-        raise AdjCompressError(f"{path} does not exist: --weights takes a .pth, .pt, .th or .safetensors file.")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise AdjCompressError(f"{path} {problem}: --weights takes a .pth, .pt, .th or .safetensors file.")
     try:
         if path.suffix == ".safetensors":
             content: Any = _safetensors(path)
@@ -83,6 +85,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except AdjCompressError:
         raise
+    except pickle.UnpicklingError as error:
+        raise AdjCompressError(
+            f"{path} holds more than tensors, or is no weights file: it is not opened, for it could run code. Save a "
+            "state_dict with torch.save, or as .safetensors."
+        ) from error
     except Exception as error:  # each reader raises types of its own: zip, pickle, header and system errors
         raise AdjCompressError(f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}).") from error
     for wrapper in _WRAPPERS:

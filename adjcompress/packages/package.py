@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adjcompress.cost import count
 from adjcompress.data import DataSpec, Preprocessing
 from adjcompress.errors import AdjCompressError
-from adjcompress.files import written_aside
+from adjcompress.files import check_output, written_aside
 from adjcompress.models import ModelSpec, state_checksum
 from adjcompress.packages.rebuild import rebuild
 from adjcompress.substitutes import Substitution
@@ -106,8 +106,7 @@ def save_package(
     model's image size.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise AdjCompressError(f"{path}: a package is a .safetensors file.")
+    check_output(path, ".safetensors", "a package")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     rebuild(model, plan, state, substitution)
     preprocessing = preprocessing or Preprocessing(model.image_size)
@@ -166,7 +165,8 @@ def package_info(path: str | Path) -> PackageInfo:
 
 def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
     if not path.is_file():
-        raise AdjCompressError(f"{path} does not exist: packages are made by adjcompress extract.")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise AdjCompressError(f"{path} {problem}: packages are made by adjcompress extract.")
     with path.open("rb") as file:
         start = file.read(9)
     fits = len(start) == 9 and struct.unpack("<Q", start[:8])[0] < path.stat().st_size  # the header's length, before it

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adjcompress.errors import AdjCompressError, check_choice, pick
+from adjcompress.machine import usable_cores
 
 # float16 is left out: it needs a loss scale whose state would have to be kept, and bf16 needs none.
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
@@ -47,6 +48,8 @@ def launch(hardware: Hardware) -> Fabric:
         raise AdjCompressError(f"--devices {devices} and --nodes {nodes} must be at least 1.")
     if use_cuda and devices > available:
         raise AdjCompressError(f"--devices {devices}: this machine has {available} CUDA GPUs.")
+    if not use_cuda and devices > max(2, cores := len(usable_cores())):
+        raise AdjCompressError(f"--devices {devices}: a process for each core is the most, and there are {cores}.")
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
         devices=devices,

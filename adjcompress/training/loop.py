@@ -231,7 +231,7 @@ class _Training:
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, from where it was left; return the means of its losses and the images per second."""
         first = self.start.step if epoch == self.start.epoch else 0
-        meter = Meter(self.start.sums if first and self.fabric.is_global_zero else {})
+        meter = Meter(self.start.sums if first else {}, self.fabric.is_global_zero)
         steps, world = self.batches.steps, self.fabric.world_size
         began, images, loss = time.monotonic(), 0, None
         self.network.train()

@@ -12,10 +12,13 @@ _COUNT = "images of "
 
 
 class Meter:
-    """Means of scalars over those images of an epoch that had them, summed on their device."""
+    """Means of scalars over those images of an epoch that had them, summed on their device.
 
-    def __init__(self, sums: Mapping[str, float]) -> None:
-        found = dict(sums)
+    `sums` are those of the first process when the epoch was stopped; the others, not `first`, begin at 0 with the same names.
+    """
+
+    def __init__(self, sums: Mapping[str, float], first: bool = True) -> None:
+        found = {name: value if first else 0.0 for name, value in sums.items()}
         if (images := found.pop("images", None)) is not None:  # as versions before kept it, of all names together
             found |= {f"{_COUNT}{name}": images for name in list(found)}
         self._sums: dict[str, Tensor | float] = dict(found)

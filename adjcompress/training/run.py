@@ -23,7 +23,7 @@ from adjcompress.errors import AdjCompressError, first_line, pick
 from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions
 from adjcompress.models import ModelSpec
-from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.training.checkpoint import Found, newest_checkpoint
 from adjcompress.training.recipe import Recipe
 from adjcompress.widths import WidthPlan
 
@@ -31,6 +31,7 @@ RUNS = Path("runs")
 LATEST = RUNS / "latest"
 SEARCH = "search"  # the folder of a run's first phase, a run itself, and what it decides
 PLAN = "plan.json"
+RESULTS = "results.json"
 FORMAT = 1
 # What a resumed training must share with the one that was interrupted; precision and device may change.
 _MUST_MATCH = ("model", "data", "method", "recipe", "seed", "processes", "classes")
@@ -79,7 +80,7 @@ class Run:
 
     def results(self) -> dict[str, Any] | None:
         """What the test split said at the end; None before that."""
-        path = self.folder / "results.json"
+        path = self.folder / RESULTS
         try:
             return json.loads(path.read_text()) if path.is_file() else None
         except (OSError, ValueError) as error:
@@ -87,11 +88,33 @@ class Run:
                 f"{path} is damaged ({first_line(error)}): remove it, and adjcompress train --resume writes it anew."
             ) from error
 
+    def checkpoint(self) -> Found:
+        """The newest whole checkpoint; of a training that has ended the last one, without which it is no whole run."""
+        found, ended = newest_checkpoint(self.folder), self.results()
+        if found is None:
+            left = "continue it with adjcompress train --resume." if ended is None else "train a new --run."
+            raise AdjCompressError(f"{self.folder} has no checkpoint {'yet' if ended is None else 'any more'}: {left}")
+        if ended is not None and found.checkpoint.position.epoch < ended["epochs"]:
+            raise AdjCompressError(
+                f"{self.folder} ended after epoch {ended['epochs']}, but its newest whole checkpoint is {found.folder.name}"
+                f"{': ' + ' '.join(found.damaged) if found.damaged else '.'} adjcompress train --resume --run {self.folder} "
+                "trains the rest again."
+            )
+        return found
+
+    def unfinished(self) -> str | None:
+        """How far a training is that has not ended, and how it goes on; None where it has."""
+        if self.results() is not None:
+            return None
+        position, epochs = self.checkpoint().checkpoint.position, self.config["recipe"]["epochs"]
+        return (
+            f"{self.folder} is at epoch {position.epoch} of {epochs}: adjcompress train --resume --run {self.folder} goes on "
+            "with it."
+        )
+
     def method(self) -> Method:
         """The method with the weights of the newest whole checkpoint, in evaluation mode."""
-        found = newest_checkpoint(self.folder)
-        if found is None:
-            raise AdjCompressError(f"{self.folder} has no checkpoint yet: continue it with adjcompress train --resume.")
+        found = self.checkpoint()
         method = restore_method(self.config["method"], self.model.build())
         try:
             method.network.load_state_dict(found.checkpoint.deployable)
@@ -227,6 +250,15 @@ def new_run_folder(name: str) -> Path:
         number += 1
 
 
+def stopped_before(folder: Path) -> Path | None:
+    """Of a folder from `new_run_folder` the one made before it, if a training has begun there and not ended."""
+    base, _, number = folder.name.rpartition("-")
+    if not base or not number.isdigit():
+        return None
+    before = folder.with_name(base if number == "2" else f"{base}-{int(number) - 1}")
+    return before if (before / "config.json").is_file() and not (before / RESULTS).is_file() else None
+
+
 def restore_method(config: Mapping[str, Any], model: nn.Module) -> Method:
     """The method that config.json describes, around a fresh model."""
     return pick(METHODS | PHASES, config["name"], "Method").restore(model, config["settings"])
@@ -251,7 +283,7 @@ def write_log(folder: Path, records: list[dict[str, Any]]) -> None:
 
 def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     """Replace results.json."""
-    write_text(folder / "results.json", json.dumps(results, indent=1))
+    write_text(folder / RESULTS, json.dumps(results, indent=1))
 
 
 def _with_later_options(method: Mapping[str, Any]) -> dict[str, Any]:

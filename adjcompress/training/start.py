@@ -17,11 +17,22 @@ from adjcompress.errors import AdjCompressError, pick
 from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
 from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state, state_checksum, takes_option
+from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_training, fit
 from adjcompress.training.recipe import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
-from adjcompress.training.run import PLAN, SEARCH, Run, begun_run, new_run_folder, open_run, restore_method
+from adjcompress.training.run import (
+    PLAN,
+    RESULTS,
+    SEARCH,
+    Run,
+    begun_run,
+    new_run_folder,
+    open_run,
+    restore_method,
+    stopped_before,
+)
 from adjcompress.training.teacher import packaged_model, read_teacher
 from adjcompress.widths import kept_by_place, order_channels_
 
@@ -96,6 +107,7 @@ def train(
     with fabric.rank_zero_first(local=True):  # one process downloads, the others find it
         data = read_data(options.data)
     check_asked(data)
+    data.check_files()
     spec = ModelSpec(options.model, len(data.classes), data.preprocessing.image_size, _model_options(options, data))
     model = _fresh_model(options, spec, data)
     search = _first_phase(options)
@@ -110,6 +122,7 @@ def train(
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
     run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
+    job.warn_of_stopped()
     if not search:
         job.warn_of_places(method, model)
         return job.fit(method, options.recipe)
@@ -127,9 +140,11 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
     hardware = hardware or hardware_of(run)
     searching = run.config["method"]["name"] in PHASES
     if run.results() is not None and not searching:
-        raise AdjCompressError(f"{run.folder} is finished: there is nothing to resume. Extract from it, or train a new --run.")
+        _refuse_whole(run)
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):
+        if not searching:
+            (run.folder / RESULTS).unlink(missing_ok=True)
         data = run.data()
     notes: Any = run.config.get("notes")
     method = restore_method(run.config["method"], run.model.build())
@@ -150,6 +165,14 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
     options = TrainOptions(seed=run.config["seed"])
     job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
     return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+
+
+def _refuse_whole(run: Run) -> None:
+    """A run that has ended has nothing left to train, unless its last checkpoint is lost and one before it is whole."""
+    found, ended = newest_checkpoint(run.folder), run.results()
+    if found is None or ended is None or found.checkpoint.position.epoch >= ended["epochs"]:
+        run.checkpoint()  # says what is the matter, where none is left
+        raise AdjCompressError(f"{run.folder} is finished: there is nothing to resume. Extract from it, or train a new --run.")
 
 
 def hardware_of(run: Run) -> Hardware:
@@ -219,18 +242,27 @@ class _Job:
         self.warn_of_places(method, model)
         return self.fit(method, options.recipe)
 
+    def warn_of_stopped(self) -> None:
+        """Say that a training of this name was stopped, which the same command does not go on with."""
+        if self.fabric.is_global_zero and (before := stopped_before(self.run)) is not None:
+            self._warn(
+                f"{before} was not trained to its end: adjcompress train --resume --run {before} goes on with it. This is a "
+                f"new run, {self.run}."
+            )
+
     def warn_of_places(self, method: Method, model: nn.Module) -> None:
         """Say which groups are cut at the channels that happen to be last, and not at the least important ones."""
-        if self.options.importance is None:
+        importance = self.options.importance
+        if importance is None:
             return
         plans = [plan for name in method.deployables() if (plan := method.plan_of(name)) is not None]
         example = self.data.preprocessing.example(2)
-        names = sorted({name for plan in plans for name in kept_by_place(model, plan, example)})
+        names = sorted({name for plan in plans for name in kept_by_place(model, plan, example, importance)})
         if names:
             self._warn(
-                f"--importance {self.options.importance} cannot order {', '.join(names)}, whose channels shortcuts without "
-                "weights pick by their places: of these the first are kept. Keep them whole with --keep, where that costs too "
-                "much."
+                f"--importance {importance} cannot order {', '.join(names)}: shortcuts without weights pick their channels by "
+                "their places, or no layer says which of them matter. The first ones are kept. Keep these layers whole with "
+                "--keep, where that costs too much."
             )
 
     def _warn(self, text: str) -> None:

@@ -24,6 +24,8 @@ def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Modu
     if path.is_dir():
         run = open_run(path)
         _check_alike(path, run.classes, run.preprocessing, data)
+        if (unfinished := run.unfinished()) is not None:
+            raise AdjCompressError(f"--teacher {unfinished}")
         networks = run.method().deployables()
         teacher = networks.get("full") or next(iter(networks.values()))
     elif is_package(path):

@@ -81,7 +81,8 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
     """The channel groups of a CNN, in the order of its layers; those that reach the output are left out.
 
     `example` is a batch (N, C, H, W) that the network takes. The network is left as it was. What cannot be cut (attention,
-    a channel shuffle, recurrent layers) raises an AdjCompressError that names the layer and the reason.
+    a channel shuffle, recurrent layers, weights that are made of others) raises an AdjCompressError that names the layer and
+    the reason.
     """
     traced = copy.deepcopy(network).eval().requires_grad_(True)
     outputs = _refuse_what_cannot_be_cut(traced, example)
@@ -97,7 +98,20 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
             _tied_by_group_norm(drafts, name, module)
     position = {name: index for index, name in enumerate(modules)}
     groups = [_finished(draft, modules) for draft in drafts if not draft.fixed]
-    return _named_apart(sorted((group for group in groups if group.producers), key=lambda group: position[group.name]))
+    found = sorted((group for group in groups if group.producers), key=lambda group: position[group.name])
+    _refuse_made_weights(found, modules)
+    return _named_apart(found)
+
+
+def _refuse_made_weights(groups: Sequence[ChannelGroup], modules: Mapping[str, nn.Module]) -> None:
+    """A weight that is computed from other parameters, as under weight norm, has no entries that could be cut."""
+    for name in dict.fromkeys(axis.layer for group in groups for axis in group.axes):
+        module = modules.get(name)
+        if isinstance(module, (*Convolution, nn.Linear)) and "weight" not in dict(module.named_parameters(recurse=False)):
+            raise AdjCompressError(
+                f"Layer {name} makes its weight from other parameters, so its channels cannot be cut. Make it a plain one "
+                "first, as with torch.nn.utils.parametrize.remove_parametrizations."
+            )
 
 
 def _named_apart(groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:

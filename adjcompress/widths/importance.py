@@ -49,13 +49,18 @@ def order_channels_(network: nn.Module, example: Tensor, importance: str = "magn
     return orders
 
 
-def kept_by_place(network: nn.Module, plan: WidthPlan, example: Tensor) -> tuple[str, ...]:
+def kept_by_place(network: nn.Module, plan: WidthPlan, example: Tensor, importance: str) -> tuple[str, ...]:
     """The groups that a plan cuts and `order_channels_` leaves as they are: the first of their channels are kept."""
+    score = pick(IMPORTANCES, importance, "--importance")
     cut = {group.name for group in plan.groups if group.kept < group.channels}
     modules = dict(network.named_modules())
     with torch.enable_grad():
         groups = channel_groups(network, example)
-    return tuple(group.name for group in groups if group.name in cut and _is_picked_from(modules, group))
+    return tuple(
+        group.name
+        for group in groups
+        if group.name in cut and (_is_picked_from(modules, group) or score(network, group) is None)
+    )
 
 
 def magnitude(network: nn.Module, group: ChannelGroup) -> Tensor | None:

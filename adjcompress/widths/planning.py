@@ -227,7 +227,10 @@ def _cuts(
 
 
 def carriers(network: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, int, Axis]]:
-    """The tensors that lose entries when the group's channels go: name, dimension, and which positions hold which channel."""
+    """The tensors that lose entries when the group's channels go: name, dimension, and which positions hold which channel.
+
+    One entry that all channels share, as the slope of a plain nn.PReLU is, stays.
+    """
     modules = dict(network.named_modules())
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     for axis in group.axes:
@@ -236,7 +239,8 @@ def carriers(network: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, int
         else:  # a bare parameter, such as a layer scale (C, 1, 1): the last dimension above 1, as in the graph
             shape = tensors[axis.layer].shape
             places = [(axis.layer, dim) for dim, size in enumerate(shape) if size > 1][-1:]
-        yield from ((name, dim, axis) for name, dim in places if name in tensors)
+        last = max(axis.index)
+        yield from ((name, dim, axis) for name, dim in places if name in tensors and tensors[name].shape[dim] > last)
 
 
 def _ranges(indices: Sequence[int]) -> tuple[Range, ...]:

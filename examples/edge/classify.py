@@ -18,7 +18,11 @@ from PIL import Image
 def pixels(path: Path, preprocessing: dict) -> np.ndarray:
     """The picture as the network was trained to see it: uint8 (1, H, W, 3), the central square of `image_size` pixels."""
     size, shorter = preprocessing["image_size"], preprocessing["resize"] or preprocessing["image_size"]
-    picture = Image.open(path)
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except OSError as error:
+        sys.exit(f"{path} cannot be read as a picture: {error}")
     if picture.mode.startswith("I;16"):  # 16 bits a channel: the upper 8
         picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     picture = picture.convert("RGB")
@@ -31,7 +35,10 @@ def pixels(path: Path, preprocessing: dict) -> np.ndarray:
 def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("Usage: python classify.py model.onnx picture.jpg")
-    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own types have no base of their own
+        sys.exit(f"{sys.argv[1]} cannot be loaded: {error}")
     told = session.get_modelmeta().custom_metadata_map
     if "adjcompress.classes" not in told:
         sys.exit(f"{sys.argv[1]} does not name its classes: it was not written by adjcompress export.")
