@@ -93,7 +93,8 @@ def steps() -> Rows:
     for case, figure in step["figures"].items():
         text = (
             f"{figure['adjoined_over_standard']:.2f} standard steps (bound {figure['bound']:.2f}), "
-            f"computed as the papers do {figure['papers_over_adjoined']:.2f} times as long, memory x{figure['memory_ratio']:.2f}"
+            f"computed as the papers do {figure['papers_over_adjoined']:.2f} times as long, "
+            f"memory x{figure['memory_ratio']:.2f}"
         )
         yield Row.of(step, f"Adjoined step, {case}", text)
 

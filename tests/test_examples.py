@@ -111,6 +111,9 @@ def test_the_edge_program_sees_what_the_network_was_trained_to_see(
     likely = ac.load_package(package)(digits.preprocessing.normalise(pixels)).softmax(1)[0].sort(descending=True)
     expected = [f"{value:6.1%}  {digits.classes[index]}" for value, index in zip(*likely, strict=True)]
     assert lines == expected[:5]
+    for missing in (("none.onnx", "digit.png"), ("model.onnx", "none.png")):
+        refused = subprocess.run([sys.executable, str(program), *missing], check=False, capture_output=True, text=True)
+        assert refused.returncode == 1 and refused.stderr.startswith("none.") and "Traceback" not in refused.stderr
     text = program.read_text()
     assert len(text.splitlines()) < 60
     imported = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}

@@ -521,3 +521,6 @@ def test_a_network_whose_batch_norms_were_measured_anew_has_its_accuracy_of_afte
     assert "--reestimate" in page.text and "--ranges average" in page.text
     assert "adjcompress train --device cpu --compile" in page.text and "--tolerance 0.01" in page.text
     assert "adjcompress export dense.onnx" not in page.text and "10 random images" in page.text
+    content["extract"]["other.safetensors"] = {**package, "accuracy": {"test": 0.1234}}  # no file was exported from it
+    deployed(run, content)
+    assert "alpha2 43.21" in Page(write_report(run)).text.replace("\u00a0", " ").replace("\u202f", " ")

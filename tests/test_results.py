@@ -34,6 +34,12 @@ def test_what_a_page_links_to_is_there(path: Path) -> None:
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_of_a_page_stand_in_blocks(path: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"^(?:adjcompress|python|make|pip|torchrun) .*", text, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("page", "script"),
     [

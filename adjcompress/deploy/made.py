@@ -54,9 +54,11 @@ def newest_onnx() -> Path:
 
 
 def keep(run: Path, step: str, what: str, report: Mapping[str, Any]) -> None:
-    """Keep a report of "extract", "export" or "bench" in a run's deployed.json, under the file's or measurement's name."""
+    """Keep a report of "extract", "export" or "bench" last in a run's deployed.json, under the file's or measurement's name."""
     content = deployed(run)
-    content.setdefault(step, {})[what] = dict(report)
+    reports = content.setdefault(step, {})
+    reports.pop(what, None)
+    reports[what] = dict(report)
     write_text(run / DEPLOYED, json.dumps(content, indent=1))
 
 

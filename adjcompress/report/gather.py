@@ -14,7 +14,7 @@ from typing import Any
 from adjcompress.cost import count
 from adjcompress.errors import AdjCompressError
 from adjcompress.report.architecture import Learnt, read_learnt
-from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Setting, Timing, number, read_deployed
+from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Package, Setting, Timing, number, read_deployed
 from adjcompress.report.pictures import Pictures, read_pictures
 from adjcompress.report.searched import Searched, notices_of, read_searched
 from adjcompress.report.words import printable
@@ -268,10 +268,10 @@ def _networks(
     except (AdjCompressError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
     networks = []
-    reestimated = {package.name: package for package in deployed.packages if package.reestimated is not None}
     for name in _names_in_order([*names, *counts, *plans]):
         parameters, macs, size = counts.get(name) or _kept_counts(name, deployed)
-        scores, anew = test.get(name), reestimated.get(name)
+        scores, package = test.get(name), _deployed_package(name, deployed)
+        anew = package if package is not None and package.reestimated is not None else None
         networks.append(
             Network(
                 name=name,
@@ -286,6 +286,14 @@ def _networks(
             )
         )
     return tuple(networks)
+
+
+def _deployed_package(name: str, deployed: Deployed) -> Package | None:
+    """The package that a network's last ONNX file was made of; without one, the last that was extracted."""
+    packages = {package.path: package for package in deployed.packages if package.name == name}
+    exported = [packages[file.package] for file in deployed.files if file.name == name and file.package in packages]
+    found = exported or list(packages.values())
+    return found[-1] if found else None
 
 
 def _kept_plans(run: Run) -> dict[str, WidthPlan]:
