@@ -391,6 +391,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--data", "nowhere/"), "Data nowhere/ does not exist: a folder with train/ and test/"),
         (("train", "--model", "resnet19"), " more. Or timm:NAME, or package.module:function"),
         (("train", "--device", "cpu", "--devices", "1000"), "--devices 1000: a process for each core is the most"),
+        (("bench", "none.onnx", "--threads", "100000"), "--threads 100000: "),
         (("bench", "none.onnx", "--threads", "one"), "--threads 'one': numbers separated by commas"),
     ],
 )

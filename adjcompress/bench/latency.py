@@ -22,6 +22,7 @@ from adjcompress.machine import Machine, machine_facts, usable_cores
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
 _STARTS = 3
+_CROWD = 16  # threads for each core, beyond which nothing is learnt
 SEQUENTIAL, PARALLEL = EXECUTORS = ("sequential", "parallel")
 # Each engine and the files it runs.
 ENGINES = {"onnxruntime": ".onnx", "openvino": ".onnx", "torch": ".safetensors"}
@@ -139,6 +140,8 @@ def benchmark(
     paths = list(dict.fromkeys([*paths, last]))
     if batch < 1 or not 0 < duration < math.inf or not threads or min(threads) < 1:
         raise AdjCompressError(f"--threads {threads}, --batch {batch} and --duration {duration} must all be above 0.")
+    if max(threads) > (most := _CROWD * (os.cpu_count() or 1)):
+        raise AdjCompressError(f"--threads {max(threads)}: {most} are the most here, {_CROWD} for each core.")
     check_engine(engine)
     settings = [_Setting.of(target(name), engine) for name in targets]
     if any(setting.provider == "cuda" for setting in settings):
