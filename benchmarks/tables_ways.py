@@ -1,4 +1,7 @@
-"""The table of the ways to train: the full and the small network of each, and what it cost, by protocol and length."""
+"""The tables of the ways to train: the full and the small network of each, and what it cost, by protocol and length.
+
+And of trained networks that are cut, beside Torch-Pruning.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 
 from accuracy_page import spread, taught_for
 from accuracy_ways import PROTOCOLS, results_of
+from record import RESULTS
+from shown import shown_ms
 
 
 def ways_to_train() -> str:
@@ -17,7 +22,41 @@ def ways_to_train() -> str:
         results = [json.loads(path.read_text())["figures"] for path in results_of(name)]
         if results:
             parts.append("\n".join(_table(name, results)))
+    parts.append("\n".join(_cut()))
     return "\n\n".join(parts)
+
+
+_CUT = {
+    "full": "as it was trained",
+    "magnitude": "cut by Torch-Pruning's magnitude, then trained alone",
+    "magnitude-rounded": "the same with widths in eights",
+    "group-norm": "Torch-Pruning's sparse learning, then cut and trained",
+    "inner-cut": "the blocks' inner layers cut, then trained alone",
+    "inner": "the same layers in adjoined training, half from labels; and its full network",
+    "adjoined": "the papers' way, stages cut; and its full network",
+}
+
+
+def _cut() -> list[str]:
+    """Accuracy and milliseconds of what trained networks are cut to, a column for each network and what is equal."""
+    results = [json.loads(path.read_text())["figures"] for path in sorted(RESULTS.glob("vs_torch_pruning_*.json"))]
+    kinds = {"macs": "multiply-adds", "latency": "milliseconds"}
+    titles = " | ".join(
+        f"{each['model']}, {each['images']:,} images, equal {kinds[each['equal']]}, seed {each['seed']}" for each in results
+    )
+    lines = [f"| trained weights | {titles} |", f"| --- |{' ---: |' * len(results)}"]
+    for way, words in _CUT.items():
+        rows = [next((row for row in each["rows"] if row["way"] == way), None) for each in results]
+        if any(rows):
+            lines.append(f"| {words} | {' | '.join(_cut_cell(row) for row in rows)} |")
+    return lines
+
+
+def _cut_cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    whole = f"; {100 * row['full_accuracy']:.2f} %" if row["full_accuracy"] is not None else ""
+    return f"{100 * row['accuracy']:.2f} %, {row['macs'] / 1e6:.1f} M, {shown_ms(row)}{whole}"
 
 
 def _table(protocol: str, results: list[dict[str, Any]]) -> list[str]:

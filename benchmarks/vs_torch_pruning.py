@@ -309,12 +309,16 @@ def refuse_slower(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> 
 
 
 def with_others(new: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ways trained since, among those of a result; their networks' times are those that it has of the same ones."""
+    """The rows of ways trained since, among those of a result; their networks' times are those that it has of the same ones.
+
+    The same are those of one way, and others with as many parameters and multiply-adds.
+    """
     by_way = {row["way"]: row for row in earlier}
     for row in new:
         if row["way"] != "full":
-            same = next((other for other in earlier if alike(other["way"]) == alike(row["way"])), None)
-            if same is None or same["parameters"] != row["parameters"]:
+            counts = row["parameters"], row["macs"]
+            same = next((other for other in earlier if (other["parameters"], other["macs"]) == counts), None)
+            if same is None:
                 raise SystemExit(
                     f"{row['way']} is a network that the result has no times of: measure all of them, without --add."
                 )
