@@ -54,7 +54,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 def check_output(path: Path, suffix: str, what: str, mark: str = "") -> None:
     """Refuse a place where `what` does not belong: another ending, a folder, or a file in whose text `mark` does not occur."""
     if path.suffix != suffix:
-        raise AdjCompressError(f"{path}: {what} is a {suffix} file.")
+        raise AdjCompressError(f"{path}: {what} must end in {suffix}.")
     if path.is_dir():
         raise AdjCompressError(f"{path} could not be written: {_REASONS[errno.EISDIR]}.")
     if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
