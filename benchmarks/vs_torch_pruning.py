@@ -285,7 +285,7 @@ def measure(job: Job) -> None:
             raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
         rows = with_others(rows, earlier["rows"])
     else:
-        times = timed(networks, job.folder, job.data.preprocessing.example(7), arguments.duration)
+        times = timed_once(job, networks)
         for row in rows:
             row |= times[alike(row["way"])]
         refuse_slower(rows, arguments)
@@ -293,6 +293,15 @@ def measure(job: Job) -> None:
     record(name, figures, f"1 seed ({arguments.seed}); {rows[0]['rounds']} rounds of timing", added=arguments.add)
     plot(rows, RESULTS / f"{name}.svg")
     write_page()
+
+
+def timed_once(job: Job, networks: dict[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """The times of all networks; those of the same shapes have one, for two would differ by what the clock makes of them."""
+    first: dict[tuple[tuple[str, torch.Size], ...], str] = {}
+    stands_for = {name: first.setdefault(shapes(network), name) for name, network in networks.items()}
+    different = {name: networks[name] for name in first.values()}
+    times = timed(different, job.folder, job.data.preprocessing.example(7), job.arguments.duration)
+    return {name: times[other] for name, other in stands_for.items()}
 
 
 def refuse_slower(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
