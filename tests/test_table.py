@@ -429,7 +429,9 @@ def test_damaged_tables_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ac.AdjCompressError, match=r"does not exist: make it with adjcompress bench --table"):
         LatencyTable.read(path)
     path.write_text(text)
-    with pytest.raises(ac.AdjCompressError, match=r"is damaged or no latency table .*: name another --table, or remove it and measure again"):
+    with pytest.raises(
+        ac.AdjCompressError, match=r"is damaged or no latency table .*: name another --table, or remove it and measure again"
+    ):
         measure_table(path, TinyNet(), IMAGE)
     assert path.read_text() == text
 
