@@ -57,7 +57,7 @@ def check_output(path: Path, suffix: str, what: str, mark: str = "") -> None:
         raise AdjCompressError(f"{path}: {what} must end in {suffix}.")
     if path.is_dir():
         raise AdjCompressError(f"{path} could not be written: {_REASONS[errno.EISDIR]}.")
-    if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+    if mark and path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
         raise AdjCompressError(f"{path} is there already, and holds something else: choose another name, or remove it.")
 
 

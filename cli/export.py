@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--int8", is_flag=True, help="Quantise to 8 bits, and check the accuracy on the validation split.")
 @click.option(
-    "--calibration",
-    type=int,
-    default=256,
-    show_default=True,
-    help="Training images that show the ranges, for --int8.",
+    "--calibration", type=int, default=256, show_default=True, help="Training images that show the ranges, for --int8."
 )
 @click.option("--max-drop", type=float, default=1.0, show_default=True, help="Points of accuracy that --int8 may cost.")
 @click.option(

@@ -143,9 +143,9 @@ def resume(folder: Path | None = None, hardware: Hardware | None = None, reporte
         _refuse_whole(run)
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):
+        data = run.data()
         if not searching:
             (run.folder / RESULTS).unlink(missing_ok=True)
-        data = run.data()
     notes: Any = run.config.get("notes")
     method = restore_method(run.config["method"], run.model.build())
     if searching:
