@@ -87,7 +87,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for which, step in steps.items():
                 times[which].append(milliseconds(step))
-        ratio = speedup(times[name], times["dense"])
+        ratio = speedup([times[name]], [times["dense"]])
         rows.append(
             {"substitute": name, "setting": setting, "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "times": times}
         )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +18,7 @@ from conftest import TinyNet
 from torch import nn
 
 import adjcompress as ac
-from adjcompress.bench import TARGETS, machine_facts, speedup, summarise, target, time_networks
+from adjcompress.bench import TARGETS, machine_facts, speedup, summarise, target, time_networks, worker
 from adjcompress.bench import targets as targets_file
 from adjcompress.bench.graph import graph_macs, onnx_facts
 from adjcompress.bench.targets import Target
@@ -45,11 +48,38 @@ def test_a_summary_holds_percentiles_and_knows_noise() -> None:
 def test_a_speedup_is_the_ratio_of_medians_with_its_interval() -> None:
     random = np.random.default_rng(0)
     machine = random.uniform(1, 2, 500)  # what slows one round slows both of its runs
-    ratio = speedup(3 * machine, machine)
+    ratio = speedup([3 * machine], [machine])
     assert ratio.value == pytest.approx(3)
     assert ratio.low == pytest.approx(3) == ratio.high
-    noisy = speedup(3 * random.uniform(1, 2, 500), random.uniform(1, 2, 500))
+    noisy = speedup([3 * random.uniform(1, 2, 500)], [random.uniform(1, 2, 500)])
     assert noisy.low < noisy.value < noisy.high and noisy.low > 2.5 and noisy.high < 3.5
+
+
+def test_the_interval_of_a_speedup_reaches_from_pass_to_pass() -> None:
+    """Within each pass the rounds agree to the last digit; that a network lay elsewhere in the third is all that differs."""
+    rounds = np.full(100, 2.0)
+    ratio = speedup([rounds, rounds, rounds], [rounds, rounds, 1.1 * rounds])
+    assert (ratio.low, ratio.value, ratio.high) == (pytest.approx(1 / 1.1), 1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_turn_loads_in_another_order_and_answers_in_the_same(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    loaded: list[str] = []
+
+    def load(path: str, task: dict[str, Any]) -> Callable[[np.ndarray], object]:
+        loaded.append(path)
+        return lambda images: time.sleep(float(path) / 1000)
+
+    monkeypatch.setitem(worker.ENGINES, "sleep", load)
+    names = ["1", "6", "11"][:count]
+    items = [{"path": name, "shape": (1,), "type": "float32"} for name in names]
+    task = {"engine": "sleep", "candidates": items, "warmup": 0, "minimum": 3, "duration": 0.0, "batch": 1}
+    for turn in range(3):
+        timings = worker.time_side_by_side({**task, "turn": turn})
+        assert [all(each >= float(name) for each in own) for name, own in zip(names, timings, strict=True)] == [True] * count
+    orders = [loaded[turn * count : (turn + 1) * count] for turn in range(3)]
+    assert orders[:2] == [names, names[::-1]] and sorted(orders[2], key=int) == names
+    assert len({tuple(order) for order in orders}) == min(count, 3)
 
 
 @pytest.mark.parametrize("name", ["conftest:short_mobilenet", "cifar_resnet20", "squeezenet1_1"])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from adjcompress.machine import Machine, machine_facts, usable_cores
 
 _WARMUP, _MINIMUM_ROUNDS = 5, 10
 _STARTS = 3
+_PASSES = 3  # processes in which all candidates are timed, loaded in an order of its own
 _CROWD = 16  # threads for each core, beyond which nothing is learnt
 SEQUENTIAL, PARALLEL = EXECUTORS = ("sequential", "parallel")
 # Each engine and the files it runs.
@@ -128,10 +130,11 @@ def benchmark(
     """Time networks, `duration` seconds at each number of threads, or on each of `targets` (bench/targets.py).
 
     `engine`: "onnxruntime" or "openvino" for ONNX files, "torch" for packages. Within one process, round by round, every
-    candidate runs once in random order, so that what disturbs one disturbs all; ratios are to `reference`, by default the
-    last file. Random images of the files' own size, `batch` at a time. ONNX Runtime may have several `executors`:
-    "sequential", where threads share each layer, and "parallel", where each takes layers of its own. `progress` hears what is
-    being measured.
+    candidate runs once in random order, so that what disturbs one disturbs all; three processes, one after the other, load
+    them in different orders, so that where one comes to lie in memory is told from how fast it is. Ratios are to `reference`,
+    by default the last file. Random images of the files' own size, `batch` at a time. ONNX Runtime may have several
+    `executors`: "sequential", where threads share each layer, and "parallel", where each takes layers of its own. `progress`
+    hears what is being measured.
     """
     paths = [Path(file) for file in files]
     last = Path(reference) if reference is not None else (paths[-1] if paths else None)
@@ -210,7 +213,8 @@ def _timings(
     where += ", parallel executor" if setting.executor == PARALLEL else ""
     progress(f"{len(facts)} networks, {where}, {duration:g} s")
     alone = [[_ask([fact], setting, "alone") for _ in range(_STARTS)] for fact in facts]
-    milliseconds = _ask(facts, setting, "time", duration)
+    passes = [_ask(facts, setting, "time", duration / _PASSES, turn) for turn in range(_PASSES)]
+    milliseconds = list(zip(*passes, strict=True))
     return [
         Timing(
             path=fact.path,
@@ -219,7 +223,7 @@ def _timings(
             target=setting.target,
             threads=setting.threads,
             batch=setting.batch,
-            latency=summarise(own),
+            latency=summarise(list(chain.from_iterable(own))),
             speedup=speedup(milliseconds[reference], own),
             load_ms=statistics.median(start["load_ms"] for start in starts),
             first_ms=statistics.median(start["first_ms"] for start in starts),
@@ -233,10 +237,10 @@ def _timings(
     ]
 
 
-def _ask(facts: Sequence[FileFacts], setting: _Setting, what: str, duration: float = 0.0) -> Any:
-    """Run one task in a process of its own."""
+def _ask(facts: Sequence[FileFacts], setting: _Setting, what: str, duration: float = 0.0, turn: int = 0) -> Any:
+    """Run one task in a process of its own, as the first or a later `turn`: in each, candidates are loaded in another order."""
     candidates = [{"path": str(fact.path), "shape": fact.input_shape, "type": fact.input_type} for fact in facts]
-    task = {"what": what, "candidates": candidates, "duration": duration, **asdict(setting)}
+    task = {"what": what, "candidates": candidates, "duration": duration, "turn": turn, **asdict(setting)}
     # Run as a file: as a module of the package it would import torch first, seconds and memory that are not asked for.
     start = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
     command = [sys.executable, "-c", start, str(Path(__file__).with_name("worker.py"))]

@@ -43,13 +43,23 @@ def summarise(milliseconds: Sequence[float]) -> Summary:
     return Summary(len(values), float(values.min()), float(p50), float(p90), float(p99))
 
 
-def speedup(reference: Sequence[float], candidate: Sequence[float]) -> Ratio:
-    """Median of `reference` over median of `candidate`; the interval by resampling rounds.
+def speedup(reference: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> Ratio:
+    """Median of `reference` over median of `candidate`, each the timings of every pass; the interval by resampling.
 
-    Both were timed round by round, side by side, so a round is drawn as a whole: what slowed both slows both again.
+    Passes are drawn first, then the rounds of each. Both were timed round by round, side by side, so a round is drawn as a
+    whole: what slowed both slows both again. So is a pass, in which a network was loaded once: where it came to lie in memory
+    may make it a few per cent slower or faster than itself in the next.
     """
-    first, second = np.asarray(reference), np.asarray(candidate)
-    draws = np.random.default_rng(0).integers(0, len(first), (_RESAMPLES, len(first)))
-    ratios = np.median(first[draws], axis=1) / np.median(second[draws], axis=1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Ratio(float(np.median(first) / np.median(second)), float(low), float(high))
+    random = np.random.default_rng(0)
+    passes = [np.asarray(both) for both in zip(reference, candidate, strict=True)]
+
+    def ratio(drawn: Sequence[np.ndarray]) -> float:
+        first, second = np.median(np.concatenate(drawn, axis=1), axis=1)
+        return float(first / second)
+
+    def draw(both: np.ndarray) -> np.ndarray:
+        return both[:, random.integers(0, both.shape[1], both.shape[1])]
+
+    chosen = random.integers(0, len(passes), (_RESAMPLES, len(passes)))
+    low, high = np.percentile([ratio([draw(passes[index]) for index in row]) for row in chosen], [2.5, 97.5])
+    return Ratio(ratio(passes), float(low), float(high))

@@ -74,13 +74,18 @@ ENGINES = {"onnxruntime": with_onnxruntime, "openvino": with_openvino, "torch": 
 
 
 def time_side_by_side(task: dict[str, Any]) -> list[list[float]]:
-    """Milliseconds of every candidate in every round; each round runs all of them once, in random order."""
-    random = np.random.default_rng(0)
-    candidates = [(_load(item, task), _images(item, task)) for item in task["candidates"]]
-    for run, images in candidates:
+    """Milliseconds of every candidate in every round; each round runs all of them once, in random order.
+
+    They are loaded forwards in the first turn, backwards in the second, and from the middle on in the third.
+    """
+    random, items = np.random.default_rng(task["turn"]), task["candidates"]
+    forwards, middle = range(len(items)), len(items) // 2
+    order = (forwards, forwards[::-1], (*forwards[middle:], *forwards[:middle]))[task["turn"] % 3]
+    candidates = {index: (_load(items[index], task), _images(items[index], task)) for index in order}
+    for run, images in candidates.values():
         for _ in range(task["warmup"]):
             run(images)
-    timings: list[list[float]] = [[] for _ in candidates]
+    timings: list[list[float]] = [[] for _ in items]
     end = time.perf_counter() + task["duration"]
     while time.perf_counter() < end or len(timings[0]) < task["minimum"]:
         for index in random.permutation(len(candidates)):
