@@ -1,7 +1,8 @@
-"""How is a network looked at without being changed?"""
+"""How is a network looked at, or copied in part, without being changed?"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,25 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; of one that has several names, the first."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `network` that holds `tensors` in place of its own of these names, which are not copied.
+
+    So a copy in another precision, or of a part of the channels, takes no more memory than it needs. A parameter's
+    replacement becomes a parameter, and takes the place of every name that the parameter has.
+    """
+    memo: dict[int, Any] = {}
+    for name, own in tensors_of(network).items():
+        if name in tensors:
+            new = tensors[name].detach()
+            memo[id(own)] = nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new
+    return copy.deepcopy(network, memo)
 
 
 @contextmanager

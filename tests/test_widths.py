@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import adjcompress as ac
+from adjcompress.modes import copied_with
 from adjcompress.widths import channel_groups, check_slices, cut
 from adjcompress.widths.plan import GroupWidth
 from adjcompress.widths.planning import _ranges
@@ -67,6 +68,40 @@ def test_the_small_network_in_training_equals_the_sliced_one_to_the_last_bit(nam
             assert torch.equal(logits, sliced.eval()(images))
             ratio = ac.count(full, images).parameters / ac.count(extracted, images).parameters
             assert ratio > (3 if alpha == "alpha2" else 8)
+
+
+def test_a_slice_holds_the_memory_of_its_own_channels_and_shares_none() -> None:
+    full = ac.create_model("resnet18", 10)
+    before = {name: tensor.clone() for name, tensor in full.state_dict().items()}
+    small = ac.slice_model(full, ac.plan_widths(full, example_for("resnet18"), 4))
+    theirs = {tensor.data_ptr() for tensor in full.state_dict().values()}
+    for name, tensor in small.state_dict(keep_vars=True).items():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size(), name
+        assert tensor.data_ptr() not in theirs, name
+        assert isinstance(tensor, nn.Parameter) == (name in dict(full.named_parameters()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in full.state_dict().items())
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.head = nn.Conv2d(8, 5, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.second(self.first(self.stem(images)))).mean((2, 3))
+
+
+def test_a_copy_keeps_weights_tied_and_copies_what_is_not_replaced() -> None:
+    network = Tied()
+    copied = copied_with(network, {"first.weight": network.first.weight.double()})
+    assert copied.first.weight is copied.second.weight and copied.first.weight.dtype == torch.double
+    assert copied.head.weight is not network.head.weight and torch.equal(copied.head.weight, network.head.weight)
+    assert network.first.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ at 224 px has 4.089 GMACs and 25,557,032 parameters.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from adjcompress.cost.materialise import materialised
+from adjcompress.cost.materialise import looked_at
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,9 @@ def count(network: nn.Module, example: Tensor) -> Counts:
     `example` is a batch (N, C, H, W); its values and N do not matter. Where the network allows it nothing is computed: its
     copy runs on the meta device, so ResNet-50 takes a quarter of a second. The network is left as it was.
     """
-    abstract = copy.deepcopy(network).eval()
-    image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
-    try:
-        flops = _flops(materialised(copy.deepcopy(abstract).to("meta")), image.to("meta"))
-    except (RuntimeError, NotImplementedError):  # a forward that makes tensors of its own, or reads a value
-        flops = _flops(materialised(abstract.cpu()), image)
+    flops = looked_at(network, example, _flops)
     by_module = {name: sum(by_operation.values()) // 2 for name, by_operation in flops.items()}
-    root = type(abstract).__name__
+    root = type(network).__name__
     layers = tuple(
         LayerCount(
             name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adjcompress.cost.materialise import materialised
+from adjcompress.cost.materialise import looked_at
 
 Kind = Literal["stem", "conv", "depthwise", "grouped", "linear"]
 Pair = tuple[int, int]
@@ -85,12 +84,7 @@ def layer_shapes(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 
     Nothing is computed where the network allows it: its copy runs on the meta device. The network is left as it was.
     """
-    abstract = copy.deepcopy(network).eval()
-    image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
-    try:
-        return _layers(materialised(copy.deepcopy(abstract).to("meta")), image.to("meta"))
-    except (RuntimeError, NotImplementedError):  # a forward that makes tensors of its own, or reads a value
-        return _layers(materialised(abstract.cpu()), image)
+    return looked_at(network, example, _layers)
 
 
 def _layers(network: nn.Module, image: Tensor) -> tuple[Layer, ...]:

@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from adjcompress.modes import copied_with, tensors_of
+
+Found = TypeVar("Found")
+
+
+def looked_at(network: nn.Module, example: Tensor, look: Callable[[nn.Module, Tensor], Found]) -> Found:
+    """What `look` finds in a plain copy of `network`, in evaluation mode, and one image of zeros as those of `example`.
+
+    Copy and image are on the meta device, where nothing is computed; on the CPU where the network does not allow that: its
+    forward makes tensors of its own, or reads a value.
+    """
+    abstract = copied_with(network, {name: tensor.to("meta") for name, tensor in tensors_of(network).items()}).to("meta")
+    image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
+    try:
+        return look(materialised(abstract).eval(), image.to("meta"))
+    except RuntimeError:
+        return look(materialised(network).cpu().eval(), image)
 
 
 def materialised(network: nn.Module) -> nn.Module:

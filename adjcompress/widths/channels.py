@@ -7,7 +7,6 @@ project sees `ChannelGroup`, plain data in the full network's numbering.
 
 from __future__ import annotations
 
-import copy
 import gc
 import math
 import warnings
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.modes import copied_with
 
 Side = Literal["in", "out"]
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -84,7 +84,7 @@ def channel_groups(network: nn.Module, example: Tensor) -> tuple[ChannelGroup, .
     a channel shuffle, recurrent layers, weights that are made of others) raises an AdjCompressError that names the layer and
     the reason.
     """
-    traced = copy.deepcopy(network).eval().requires_grad_(True)
+    traced = copied_with(network, dict(network.named_parameters())).eval().requires_grad_(True)  # on the same memory
     outputs = _refuse_what_cannot_be_cut(traced, example)
     modules = dict(traced.named_modules())
     with _cycles_freed():  # the graph is full of them and holds a copy of the network with its activations

@@ -7,13 +7,13 @@ layer is kept from seeing the channels that go.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.modes import copied_with, tensors_of
 from adjcompress.widths.channels import BatchNorm, Convolution, is_selection, running_modules
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.surgery import slice_model
@@ -44,7 +44,8 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
 
 def randomised(network: nn.Module) -> nn.Module:
     """A copy, double and in evaluation mode, whose batch norms pass every channel on: no difference hides behind a zero."""
-    copied = copy.deepcopy(network).double().eval()
+    doubles = {name: tensor.double() for name, tensor in tensors_of(network).items() if tensor.is_floating_point()}
+    copied = copied_with(network, doubles).double().eval()
     random = torch.Generator().manual_seed(0)
     for module in copied.modules():
         if isinstance(module, BatchNorm):

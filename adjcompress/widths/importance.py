@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.modes import evaluating
+from adjcompress.modes import evaluating, tensors_of
 from adjcompress.widths.channels import Axis, BatchNorm, ChannelGroup, Convolution, channel_groups, is_selection
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.planning import carriers
@@ -128,7 +128,7 @@ def _check_order(
 
 
 def _reorder_(network: nn.Module, group: ChannelGroup, order: Tensor) -> None:
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    tensors = tensors_of(network)
     wanted = order.tolist()
     for name, dim, axis in carriers(network, group):
         places = axis.places

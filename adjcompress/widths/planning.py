@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
+from adjcompress.modes import tensors_of
 from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, is_depthwise, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
@@ -212,7 +213,7 @@ def _cuts(
     network: nn.Module, groups: Sequence[ChannelGroup], widths: Sequence[GroupWidth]
 ) -> tuple[dict[str, dict[int, tuple[Range, ...]]], dict[str, tuple[int, ...]]]:
     """Collect, by tensor and dimension, what all groups together leave."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    tensors = tensors_of(network)
     lost: dict[tuple[str, int], set[int]] = {}
     for group, width in zip(groups, widths, strict=True):
         if width.kept == width.channels:
@@ -232,7 +233,7 @@ def carriers(network: nn.Module, group: ChannelGroup) -> Iterator[tuple[str, int
     One entry that all channels share, as the slope of a plain nn.PReLU is, stays.
     """
     modules = dict(network.named_modules())
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    tensors = tensors_of(network)
     for axis in group.axes:
         if axis.layer in modules:
             places = [(f"{axis.layer}.{name}", dim) for name, dim in sliced_tensors(modules[axis.layer], axis.side)]

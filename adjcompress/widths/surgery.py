@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import copied_with, tensors_of
 from adjcompress.widths.channels import BatchNorm, Convolution
 from adjcompress.widths.plan import Range, WidthPlan
 
@@ -21,15 +21,9 @@ def slice_model(network: nn.Module, plan: WidthPlan) -> nn.Module:
     (in_channels, groups, ...) follow. A plan for another network raises an AdjCompressError.
     """
     check_plan(network, plan)
-    small = copy.deepcopy(network)
-    tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
-    for name, kept in plan.cuts.items():
-        owner = small.get_submodule(name.rpartition(".")[0])
-        with torch.no_grad():
-            tensor = cut(tensors[name], kept)
-        if isinstance(tensors[name], nn.Parameter):
-            tensor = nn.Parameter(tensor.clone(), requires_grad=tensors[name].requires_grad)
-        setattr(owner, name.rpartition(".")[2], tensor)
+    tensors = tensors_of(network)
+    with torch.no_grad():
+        small = copied_with(network, {name: cut(tensors[name], kept).clone() for name, kept in plan.cuts.items()})
     for name, module in small.named_modules():
         renumber_(module, network.get_submodule(name))
     return small
@@ -83,7 +77,7 @@ def renumber_(module: nn.Module, original: Any) -> None:
 
 def check_plan(network: nn.Module, plan: WidthPlan) -> None:
     """Refuse a plan that was made for a network with other tensors."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    tensors = tensors_of(network)
     for name, shape in plan.shapes.items():
         have = tuple(tensors[name].shape) if name in tensors else None
         if have != shape:
