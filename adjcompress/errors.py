@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,6 +23,14 @@ def first_line(error: BaseException) -> str:
     """The first line of what another library's error says, at most 160 characters; its name, where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """The names in one line, the rest as a number: "a, b and 3 more"; "none" for none."""
+    if not names:
+        return "none"
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 _LISTED = 12

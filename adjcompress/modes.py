@@ -25,6 +25,11 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def can_name_a_part(name: str) -> bool:
+    """Whether nn.ModuleDict can hold a part of a network by this name: it is not empty, has no dot, and is none of its own."""
+    return bool(name) and "." not in name and not hasattr(nn.ModuleDict(), name)
+
+
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; of one that has several names, the first."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -12,7 +12,7 @@ from adjcompress_cli.show import millions, output_options, show, warn, working
 from adjcompress_cli.show import table as print_table
 
 if TYPE_CHECKING:
-    from adjcompress.bench import BenchReport, Timing
+    from adjcompress.bench import BenchReport
 
 
 @click.command()
@@ -104,7 +104,7 @@ def bench(
     from adjcompress_cli.main import refuse_with, refuse_without
     from adjcompress_cli.model_options import model_options
 
-    from adjcompress.bench import benchmark
+    from adjcompress.bench import benchmark, keep_timings
     from adjcompress.deploy import run_of
     from adjcompress.files import check_output, system_errors, write_text
     from adjcompress.report import write_report
@@ -147,7 +147,7 @@ def bench(
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
     run = next((found for found in map(run_of, files) if found is not None), None)
     if run is not None:
-        _keep(run, report)
+        keep_timings(run, report)
         write_report(open_run(run))
     for warning in report.warnings:
         if not quiet:
@@ -207,26 +207,6 @@ def _on_gpu(report: BenchReport | None, packages: tuple[Path, ...], duration: fl
     packages = tuple(dict.fromkeys(packages))
     timings = benchmark_cuda(packages, duration)
     return report.with_timings(timings) if report else BenchReport(packages[-1], timings, machine_facts(), ())
-
-
-def _keep(run: Path, report: BenchReport) -> None:
-    """Keep the figures with the run, a report for each setting; of other files in the same setting, one of their own."""
-    from dataclasses import replace
-
-    from adjcompress.deploy import deployed, keep
-
-    earlier = deployed(run).get("bench", {})
-
-    settings: dict[str, list[Timing]] = {}
-    for timing in report.timings:
-        name = timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}"
-        settings.setdefault(name, []).append(timing)
-    for name, timings in settings.items():
-        files = {str(timing.path) for timing in timings}
-        if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
-            others = files - {str(report.reference)} or files
-            name += f": {', '.join(sorted(Path(file).name for file in others))}"
-        keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
 
 
 def _print(report: BenchReport, output: Path) -> None:

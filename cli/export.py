@@ -91,19 +91,16 @@ def export(
         Int8Options,
         Made,
         export_package,
-        keep,
         newest_package,
         remember,
         run_of,
     )
-    from adjcompress.packages import package_info
     from adjcompress.report import write_report
     from adjcompress.training import open_run
 
     if not int8:
         refuse_without("--int8", "calibration", "max_drop", "int8_keep", "int8_for", "ranges")
     source = package or newest_package()
-    info = package_info(source)
     images = _images(source, data)
     options = ExportOptions(opset, simplify, tolerance, preprocess, fp16, external_data, materialise)
     quantised = Int8Options(calibration, max_drop, int8_keep, int8_for, ranges) if int8 else None
@@ -111,7 +108,6 @@ def export(
         report = export_package(source, output, images, options, quantised, progress)
     run = run_of(source)
     if run is not None:
-        keep(run, "export", str(output), {**report.to_json(), "package": str(source), "name": info.name})
         write_report(open_run(run))
     remember(Made(run=str(run) if run else None, package=str(source), onnx=str(output)))
     show(report.to_json(), lambda: _print(report), as_json, quiet)

@@ -25,14 +25,13 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, reestima
       adjcompress extract --alpha 8
       adjcompress extract --run runs/cifar100-resnet18-adjoined --alpha 4 -o small.safetensors
     """
-    from adjcompress.deploy import Made, extract_package, keep, remember
+    from adjcompress.deploy import Made, extract_package, remember
     from adjcompress.methods import alpha_name
     from adjcompress.report import write_report
     from adjcompress.training import open_run
 
     opened = open_run(run)
     report = extract_package(opened, alpha_name(alpha) if alpha is not None else None, output, reestimate)
-    keep(opened.folder, "extract", str(report.path), report.to_json())
     write_report(opened)
     remember(Made(run=str(opened.folder), package=str(report.path)))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from adjcompress_cli.show import warn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -68,7 +69,7 @@ class ProgressReporter(Reporter):
             self._console.print(line, highlight=False)
 
     def warn(self, text: str) -> None:
-        click.secho(f"Warning: {text}", fg="yellow", err=True)
+        warn(text)
 
     def finished(self, results: Mapping[str, Any]) -> None:
         self.close()

@@ -115,6 +115,15 @@ def test_r_beta_is_drawn_again_from_its_seed_and_differs_between_layers() -> Non
     assert len({kernel.numpy().tobytes() for kernel in r_beta_mask((8, 8, 3, 3), 0.5, 1).view(64, 9)}) > 10
     with pytest.raises(ac.AdjCompressError, match=r"--beta 1 must be at least 0 and below 1"):
         r_beta_mask((2, 2), 1.0, 0)
+    with pytest.raises(ac.AdjCompressError, match=r"A mask's beta, -0\.5, must be at least 0"):
+        ac.RandomMask(-0.5)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "full", "keys", "train"])
+def test_names_that_would_be_taken_for_something_else_are_refused(images: Tensor, name: str) -> None:
+    full = TinyNet()
+    with pytest.raises(ac.AdjCompressError, match=f"'{name}' cannot name a small network"):
+        ac.adjoin(full, {name: ac.plan_widths(full, images, 2)})
 
 
 def test_masked_weights_are_zero_in_the_extracted_network_and_stay_so_after_reloading(images: Tensor) -> None:

@@ -18,12 +18,13 @@ from conftest import TinyNet
 from torch import nn
 
 import adjcompress as ac
-from adjcompress.bench import TARGETS, machine_facts, speedup, summarise, target, time_networks, worker
+from adjcompress.bench import TARGETS, latency, machine_facts, speedup, summarise, target, time_networks, worker
 from adjcompress.bench import targets as targets_file
 from adjcompress.bench.graph import graph_macs, onnx_facts
 from adjcompress.bench.targets import Target
 from adjcompress.data import Preprocessing
 from adjcompress.deploy import ExportOptions
+from adjcompress.machine import usable_cores
 
 
 @pytest.fixture(scope="session")
@@ -162,16 +163,22 @@ def test_a_target_binds_the_process_to_its_cores_and_threads(files: list[Path]) 
     report = ac.benchmark(files, targets=["one-core"], duration=0.05)
     assert [(timing.target, timing.threads, timing.setting) for timing in report.timings] == [("one-core", 1, "one-core")] * 2
     assert not report.warnings or "busy" in report.warnings[0]
+    alone = latency._ask([onnx_facts(files[0])], latency._Setting.of(target("one-core"), "onnxruntime"), "alone")
+    assert alone["cores"] == usable_cores()[:1]
+
+
+def test_a_worker_takes_no_file_that_lies_around_for_a_library(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files[0].parent)
+    for name in ("numpy", "onnxruntime", "psutil"):
+        (files[0].parent / f"{name}.py").write_text("raise SystemExit('taken')")
+    assert ac.benchmark(files[:1], duration=0.05).timings[0].latency.runs >= 10
 
 
 def test_a_worker_is_limited_as_the_target_says() -> None:
     code = """
-import runpy, sys, os, resource, json
+import runpy, sys
 worker = runpy.run_path(sys.argv[1])
-import psutil
-os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[0]])
 worker["_limit_memory"](64 * 2**20)
-assert len(os.sched_getaffinity(0)) == 1
 bytearray(32 * 2**20)
 try:
     bytearray(256 * 2**20)

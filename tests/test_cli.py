@@ -582,14 +582,3 @@ def test_an_export_is_checked_on_images_that_the_network_did_not_learn_from(fold
     held_out = ac.open_run().data().validation.batch(torch.arange(8))[0]
     again = _images(Path("small-alpha8.safetensors"), npz).validation.batch(torch.arange(8))[0]
     assert torch.equal(held_out, again)
-
-
-def test_two_processes_train_through_the_command_line(folder: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    script = Path(sys.executable).with_name("adjcompress")
-    done = subprocess.run([*launcher, str(script), *TRAIN, "--json"], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "Warning: torch" not in done.stderr and "deprecated" not in done.stderr
-    assert json.loads(done.stdout)["test"]["full"]["images"] == 80
-    assert [path.name for path in (folder / "runs").iterdir() if not path.is_symlink()] == ["digits-wrn_10_1-adjoined"]
-    assert ac.open_run().config["processes"] == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from torchvision.transforms import v2
 import adjcompress as ac
 from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
 from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
-from adjcompress.data.pictures import rgb
+from adjcompress.data.pictures import not_pictures, rgb
 from adjcompress.data.splits import TensorSplit
 
 CPU = torch.device("cpu")
@@ -212,6 +214,14 @@ def test_of_arrays_that_are_no_squares_the_central_square_is_seen(tmp_path: Path
     data = ac.load_data(str(write_npz(tmp_path / "a.npz", x_train=wide)))
     assert data.preprocessing.image_size == 16
     assert data.train.images[0, 0].tolist() == [[100] * 16] * 8 + [[0] * 16] * 8
+
+
+def test_a_picture_of_more_pixels_than_anybody_means_is_no_picture(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")
+    parts = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert not_pictures([tmp_path / "huge.png"]) == [tmp_path / "huge.png"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

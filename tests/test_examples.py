@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,39 +27,47 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "TRAIN": TRAIN, "OMP_NUM_THREADS": "1", **more}
 
 
-def python(name: str, folder: Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name), "--epochs", "1", "--limit", "80"]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Runs an example as Python would, but in this process: a new one would load torch again. What it printed."""
+
+    def run(name: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, "--epochs", "1", "--limit", "80"])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_the_four_steps(tmp_path: Path) -> None:
-    output = python("four_steps.py", tmp_path)
+def test_the_four_steps(python: Callable[[str], str]) -> None:
+    output = python("four_steps.py")
     assert "max_difference=0.0" in output and "small.onnx: " in output and "times faster" in output
 
 
-def test_a_model_of_ones_own(tmp_path: Path) -> None:
-    output = python("own_model.py", tmp_path)
+def test_a_model_of_ones_own(python: Callable[[str], str], tmp_path: Path) -> None:
+    output = python("own_model.py")
     assert "max_difference=0.0" in output
     lines = {line.split()[0]: line.split()[2:4] for line in output.splitlines() if len(line.split()) > 4}
     assert lines["fine.0"] == ["48", "12"] and lines["coarse.0"] == ["80", "20"] and lines["pointwise.0"] == ["256", "64"]
     assert (tmp_path / "own.onnx").is_file()
 
 
-def test_a_search_for_widths(tmp_path: Path) -> None:
-    output = python("search_widths.py", tmp_path)
+def test_a_search_for_widths(python: Callable[[str], str]) -> None:
+    output = python("search_widths.py")
     parts = [float(line.split("(")[1].rstrip(")")) for line in output.splitlines() if line.startswith(("macs", "params"))]
     assert 0.98 <= max(parts[0] / 0.5, parts[1] / 0.4) <= 1 and "accuracy on the test split" in output
 
 
-def test_shrinking_a_trained_network(tmp_path: Path) -> None:
-    lines = python("shrink_trained.py", tmp_path).splitlines()
+def test_shrinking_a_trained_network(python: Callable[[str], str], tmp_path: Path) -> None:
+    lines = python("shrink_trained.py").splitlines()
     assert "tensor_train at setting" in lines[-4] and "in 12 layers" in lines[-4]
     assert "of 691," in lines[-3] and "shrunk.onnx" in lines[-3]
     assert (tmp_path / "shrunk.onnx").stat().st_size < 600_000  # 70 thousand parameters, dense it would be 0.5 MB
 
 
-def test_an_architecture_in_a_graph_of_ones_own(tmp_path: Path) -> None:
-    lines = python("own_graph.py", tmp_path).splitlines()
+def test_an_architecture_in_a_graph_of_ones_own(python: Callable[[str], str], tmp_path: Path) -> None:
+    lines = python("own_graph.py").splitlines()
     assert "budget macs=0.4" in lines[-4] and lines[-3].startswith("open: stage") and "MACs" in lines[-2]
     assert "agreement=1.0" in lines[-1] and (tmp_path / "own-graph.onnx").is_file()
 
@@ -66,7 +76,10 @@ def test_two_processes_on_one_machine(tmp_path: Path) -> None:
     command = [str(EXAMPLES / "several_processes.sh")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Warning: torch" not in done.stderr and "deprecated" not in done.stderr
     assert json.loads(done.stdout)["test"]["alpha2"]["images"] > 0
+    runs = [path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not path.is_symlink()]
+    assert [path.name for path in runs] == ["digits-wrn_10_1-adjoined"] and ac.open_run(runs[0]).config["processes"] == 2
 
 
 def test_two_machines(tmp_path: Path) -> None:

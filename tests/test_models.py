@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.methods import DropoutMethod, MethodOptions
-from adjcompress.models import load_weights_, model_names
+from adjcompress.models import check_takes, load_weights_, model_names
 from adjcompress.models.cifar_resnet import PaddedShortcut
 
 
@@ -75,6 +75,22 @@ def test_timm_and_users_own_models_are_built(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_model_that_cannot_be_built_says_why(name: str, text: str) -> None:
     with pytest.raises(ac.AdjCompressError, match=text):
         ac.create_model(name, 10)
+
+
+def test_a_mistake_in_somebodys_module_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mistaken_for_this_test.py").write_text("import torch\nnet = torch.no_such_thing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        ac.create_model("mistaken_for_this_test:net", 7)
+
+
+@pytest.mark.parametrize("outputs", [5, 1000])
+def test_a_network_of_other_classes_than_the_datas_is_refused(outputs: int) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs))
+    with pytest.raises(ac.AdjCompressError, match=f"mine gives {outputs} logits for each image, and the data has 10 classes"):
+        check_takes(network, torch.zeros(1, 3, 4, 4), "mine", 10)
+    check_takes(network, torch.zeros(1, 3, 4, 4), "mine", outputs)
+    check_takes(network, torch.zeros(1, 3, 4, 4), "mine")
 
 
 def test_no_option_is_ignored() -> None:

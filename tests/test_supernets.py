@@ -143,6 +143,7 @@ def _by_walking(graph: Graph, names: set[str]) -> frozenset[str]:
     [
         ((), "A graph needs at least one node"),
         ((Node("a", (IMAGES,)), Node("a", ("a",))), "Node 'a': names are given once"),
+        ((Node("keys", (IMAGES,)),), "Node 'keys': names are given once"),
         ((Node("a", ("b",)), Node("b", (IMAGES,))), "Node a takes b, which comes after it: a cycle, or nodes out of order"),
         ((Node("a", ("z",)),), "Node a takes z, which is no node"),
         ((Node("a", ()),), "Node a takes nothing"),

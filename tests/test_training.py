@@ -415,11 +415,21 @@ def test_the_papers_recipe_is_theirs() -> None:
         assert (group["lr"], group["betas"], group["weight_decay"]) == (pytest.approx(1e-3), (0.85, 0.99), 1e-2)
 
 
+def test_a_method_that_lacks_what_the_loop_needs_cannot_be_made() -> None:
+    class Forgetful(Exploding):
+        loss = Method.loss
+
+    with pytest.raises(TypeError, match=r"abstract method.*loss"):
+        Forgetful(TinyNet(), 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"epochs": 0}, "--epochs 0 must be at least 1"),
         ({"batch_size": 0}, "--batch-size 0 must be at least 1"),
+        ({"warmup": 1.0}, "A recipe's warm-up, 1, must be at least 0 and below 1"),
+        ({"weight_decay": -0.1}, "A recipe's weight decay, -0.1, must be 0 or more"),
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
         ({"lr": math.inf}, "--lr inf must be above 0"),
         ({"clip_norm": -1.0}, "--clip-norm -1.0 must be above 0"),
@@ -430,6 +440,8 @@ def test_the_papers_recipe_is_theirs() -> None:
 def test_recipes_that_cannot_be_are_refused(changes: dict[str, float], text: str) -> None:
     with pytest.raises(ac.AdjCompressError, match=text):
         ac.recipe("quick").changed(**changes)
+    with pytest.raises(ac.AdjCompressError, match=text):
+        ac.Recipe(**{**ac.recipe("quick").to_json(), **changes})
 
 
 def test_an_unknown_recipe_lists_the_choices() -> None:
@@ -622,7 +634,7 @@ def test_other_images_in_the_place_of_those_that_were_trained_on_are_noticed(
     (tmp_path / "run" / "results.json").unlink()
     write_npz(Path("a.npz"), x_train=np.zeros((40, 16, 16, 3), np.uint8))
     text = r"a\.npz holds other images than run was trained on \(of 36 train and 4 validation"
-    for goes_on in (lambda: ac.resume(Path("run")), lambda: ac.extract_package(run, "full")):
+    for goes_on in (lambda: ac.resume("run"), lambda: ac.extract_package(run, "full")):
         with pytest.raises(ac.AdjCompressError, match=text):
             goes_on()
     write_npz(Path("a.npz"))

@@ -20,6 +20,7 @@ from adjcompress.adjoined.apart import Apart, Succession, widest_cuts
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
 from adjcompress.errors import AdjCompressError, check_choice
+from adjcompress.modes import can_name_a_part
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import blocks, cut, slice_model
@@ -31,6 +32,10 @@ class RandomMask:
 
     beta: float
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < 1:
+            raise AdjCompressError(f"A mask's beta, {self.beta:g}, must be at least 0 and below 1.")
 
 
 class Outputs(NamedTuple):
@@ -64,8 +69,11 @@ class AdjoinedNetwork(nn.Module):
         if not plans:
             raise AdjCompressError("An adjoined network needs at least one small network: give it a width plan.")
         for name in plans:
-            if "." in name or not name:
-                raise AdjCompressError(f"{name!r} cannot name a small network: names have no dot and are not empty.")
+            if name == "full" or not can_name_a_part(name):
+                raise AdjCompressError(
+                    f"{name!r} cannot name a small network: names have no dot, are not empty, and are neither 'full' nor a "
+                    "word of torch.nn's own, such as 'train'."
+                )
         self.full = full
         self.plans = dict(plans)
         self.mask = mask
@@ -157,7 +165,8 @@ class AdjoinedNetwork(nn.Module):
     def learn_apart_(self) -> list[Succession]:
         """Let the small networks learn in copies until `learn_together_`; which parameters take the place of which.
 
-        None where no small network holds all others, and under a random mask: they learn in views of the full tensors then.
+        No parameter where no small network holds all others, and under a random mask: they learn in views of the full tensors
+        then.
         """
         self.learn_in_full_()
         self.let_full_wait_()

@@ -1,6 +1,7 @@
 """How fast, how large, on which machine?"""
 
 from adjcompress.bench.cuda import benchmark_cuda, best_batch, time_networks
+from adjcompress.bench.kept import keep_timings
 from adjcompress.bench.latency import ENGINES, BenchReport, Timing, benchmark
 from adjcompress.bench.prediction import read_table
 from adjcompress.bench.summary import Ratio, Summary, speedup, summarise
@@ -21,6 +22,7 @@ __all__ = [
     "benchmark",
     "benchmark_cuda",
     "best_batch",
+    "keep_timings",
     "machine_facts",
     "measure_table",
     "read_table",

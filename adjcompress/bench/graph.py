@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.deploy.graph import WEIGHTED
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.packages import package_info
 
 
@@ -44,7 +45,7 @@ def onnx_facts(path: Path) -> FileFacts:
         model = onnx.load(str(path), load_external_data=False)
         model = onnx.shape_inference.infer_shapes(model)
     except (OSError, ValueError, DecodeError, ValidationError, InferenceError) as error:
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        text = f"{type(error).__name__}: {first_line(error)}"
         raise AdjCompressError(f"{path} is damaged or no ONNX file ({text}): export it again.") from error
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     shape, kind = _image_input(path, [value for value in model.graph.input if value.name not in weights])
@@ -101,7 +102,7 @@ def graph_macs(model: onnx.ModelProto) -> int:
     images = next(value for value in model.graph.input if value.name not in weights)
     total = 0
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        if node.op_type not in WEIGHTED:
             continue
         weight = next((weights[name] for name in node.input[1:2] if name in weights), None)
         output = shapes.get(node.output[0])

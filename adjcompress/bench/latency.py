@@ -8,7 +8,6 @@ import math
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adjcompress.bench.graph import FileFacts, onnx_facts, package_facts
+from adjcompress.bench.process import worker
 from adjcompress.bench.summary import NOISY, Ratio, Summary, speedup, summarise
 from adjcompress.bench.targets import Target, target
 from adjcompress.errors import AdjCompressError, check_choice
@@ -80,9 +80,9 @@ class BenchReport:
     machine: Machine
     warnings: tuple[str, ...]
 
-    def with_timings(self, more: Sequence[Timing], warnings: Sequence[str] = ()) -> BenchReport:
+    def with_timings(self, more: Sequence[Timing]) -> BenchReport:
         """The report with timings of other hardware added."""
-        return replace(self, timings=(*self.timings, *more), warnings=(*self.warnings, *warnings))
+        return replace(self, timings=(*self.timings, *more))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -241,11 +241,8 @@ def _ask(facts: Sequence[FileFacts], setting: _Setting, what: str, duration: flo
     """Run one task in a process of its own, as the first or a later `turn`: in each, candidates are loaded in another order."""
     candidates = [{"path": str(fact.path), "shape": fact.input_shape, "type": fact.input_type} for fact in facts]
     task = {"what": what, "candidates": candidates, "duration": duration, "turn": turn, **asdict(setting)}
-    # Run as a file: as a module of the package it would import torch first, seconds and memory that are not asked for.
-    start = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
-    command = [sys.executable, "-c", start, str(Path(__file__).with_name("worker.py"))]
     text = json.dumps({**task, "warmup": _WARMUP, "minimum": _MINIMUM_ROUNDS})
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    done = subprocess.run(worker("worker.py"), input=text, capture_output=True, text=True)
     if done.returncode != 0:
         paths = ", ".join(str(fact.path) for fact in facts)
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

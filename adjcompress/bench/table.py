@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adjcompress.bench.process import worker
 from adjcompress.bench.table_worker import graph
 from adjcompress.bench.targets import target as find_target
 from adjcompress.cost import (
@@ -293,9 +293,7 @@ def _terms(table: LatencyTable, cores: Cores, seconds: float) -> dict[str, Any]:
 @contextmanager
 def _worker() -> Iterator[Callable[[dict[str, Any]], tuple[float, ...]]]:
     """A process of its own that times what it is asked for, one task after the other; it is started when first asked."""
-    # Run as a file, as in latency.py: as a module of the package it would import torch first.
-    start = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
-    command = [sys.executable, "-c", start, str(Path(__file__).with_name("table_worker.py"))]
+    command = worker("table_worker.py")
     with tempfile.TemporaryFile("w+") as errors:
         started: list[subprocess.Popen[str]] = []
 

@@ -96,8 +96,9 @@ def time_side_by_side(task: dict[str, Any]) -> list[list[float]]:
     return timings
 
 
-def run_alone(task: dict[str, Any]) -> dict[str, float]:
-    """One candidate from its file: milliseconds to load it and to its first result, and the memory that it took.
+def run_alone(task: dict[str, Any]) -> dict[str, Any]:
+    """One candidate from its file: milliseconds to load it and to its first result, the memory that it took, and the cores
+    that it may run on.
 
     `peak_memory_bytes`: by how much loading and running raised this process's resident memory at its peak. The engine's
     own import comes before all of it.
@@ -116,7 +117,8 @@ def run_alone(task: dict[str, Any]) -> dict[str, float]:
     for _ in range(2):
         run(images)
     peak = highest.stop() - before
-    return {"load_ms": (loaded - start) / 1e6, "first_ms": (first - loaded) / 1e6, "peak_memory_bytes": peak}
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return {"load_ms": (loaded - start) / 1e6, "first_ms": (first - loaded) / 1e6, "peak_memory_bytes": peak, "cores": cores}
 
 
 class MemoryWatch(threading.Thread):

@@ -14,12 +14,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from adjcompress.data.augment import View
-from adjcompress.data.pictures import rgb
+from adjcompress.data.pictures import UNREADABLE, rgb
 from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import usable_cores
@@ -181,7 +181,7 @@ class _Files(Dataset[Any]):
         try:
             with Image.open(path) as image:
                 decoded = rgb(image)
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        except UNREADABLE as error:
             return f"{path} is not a readable image ({error}). Put one of the same name there, then go on with --resume."
         # In a worker the generator serves nothing else; in the main process the training's draws must not notice.
         with nullcontext() if get_worker_info() else torch.random.fork_rng(devices=[]):

@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises where a file is no picture, a damaged one, or one of more pixels than anybody means."""
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -29,5 +32,5 @@ def _begins_as_one(path: Path) -> bool:
     try:
         with Image.open(path):
             return True
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+    except UNREADABLE:
         return False

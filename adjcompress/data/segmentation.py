@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from adjcompress.data.pictures import rgb
+from adjcompress.data.pictures import UNREADABLE, rgb
 from adjcompress.data.splits import IGNORED, DataSpec, ImageData, Preprocessing, TensorSplit, check_labels, with_validation
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 
 _IMAGES, _LABELS = "images", "labels"
 _LABEL_MODES = ("L", "P", "I", "I;16")  # one channel of whole numbers
@@ -75,10 +75,9 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
         raise AdjCompressError(f"{folder / _IMAGES} holds no image ({', '.join(IMG_EXTENSIONS)}).")
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
-        shown = ", ".join(alone[:4]) + ", ..." * (len(alone) > 4)
         raise AdjCompressError(
-            f"{folder}: {len(alone)} of its images and labels do not pair: {shown}. Each image in {_IMAGES}/ needs a label of "
-            f"the same name in {_LABELS}/, and each label an image."
+            f"{folder}: {len(alone)} of its images and labels do not pair: {shortened(alone, 4)}. Each image in {_IMAGES}/ "
+            f"needs a label of the same name in {_LABELS}/, and each label an image."
         )
     return [(images[name], labels[name]) for name in sorted(images)]
 
@@ -136,7 +135,7 @@ def _opened(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise AdjCompressError(f"{path} is not a readable image ({error}): replace it, or remove image and label.") from error
     return image
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adjcompress.data.pictures import not_pictures
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -171,9 +171,8 @@ class ImageData:
         splits = [split for split in (self.train, self.validation, self.test) if isinstance(split, FileSplit)]
         wrong = not_pictures([path for split in splits for path in split.paths[:: -(-len(split) // _OPENED) or 1]])
         if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            files = ", ".join(map(str, wrong[:3]))
-            raise AdjCompressError(f"{files}{more} of {self.spec.source} cannot be read as images: remove or replace them.")
+            files = shortened([str(path) for path in wrong], 3)
+            raise AdjCompressError(f"{files} of {self.spec.source} cannot be read as images: remove or replace them.")
 
     def limited(self, images: int) -> ImageData:
         """The same data with about `images` images in each split, the classes in proportion, at least one of each."""

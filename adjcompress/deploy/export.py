@@ -21,10 +21,10 @@ from adjcompress.deploy.extract import extract_package, first_pixels
 from adjcompress.deploy.graph import halved, traced
 from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
 from adjcompress.deploy.layout import Unblocked, unblocked
-from adjcompress.deploy.made import keep
+from adjcompress.deploy.made import keep, run_of
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 from adjcompress.files import check_output, written_aside, written_together
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
@@ -152,11 +152,33 @@ def export_package(
 ) -> ExportReport:
     """Export a package's network, compared with torch on validation images of `data`; with `int8` quantised after that.
 
-    Calibration takes training images, the accuracy check the validation split. `progress` hears what is being done.
+    Calibration takes training images, the accuracy check the validation split. `progress` hears what is being done. The report
+    is kept with the run that the package came from, for `write_report`, where that is known here.
     """
-    info, path = package_info(package), Path(path)
+    report = _exported(package, Path(path), data, options, int8, progress)
+    run = run_of(package)
+    if run is not None:
+        _keep_export(run, report, package)
+    return report
+
+
+def _keep_export(run: Path, report: ExportReport, package: Path, **more: Any) -> None:
+    """As `adjcompress report` reads it."""
+    name = package_info(package).name
+    keep(run, "export", str(report.path), {**report.to_json(), "package": str(package), "name": name, **more})
+
+
+def _exported(
+    package: Path,
+    path: Path,
+    data: ImageData,
+    options: ExportOptions,
+    int8: Int8Options | None,
+    progress: Callable[[str], None],
+) -> ExportReport:
+    info = package_info(package)
     if data.classes != info.classes:
-        theirs, ours = (", ".join(names[:3]) + ", ..." * (len(names) > 3) for names in (data.classes, info.classes))
+        theirs, ours = (shortened(names, 3) for names in (data.classes, info.classes))
         raise AdjCompressError(
             f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
             f"({theirs}): give the data it was trained on with --data."
@@ -221,10 +243,8 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
     if not (package.is_file() and path.is_file() and path.stat().st_mtime > newest):
-        extracted = extract_package(run, "full", package)
-        keep(run.folder, "extract", str(package), extracted.to_json())
-        exported = export_package(package, path, run.data())
-        keep(run.folder, "export", str(path), {**exported.to_json(), "package": str(package), "name": "full"})
+        extract_package(run, "full", package)
+        _keep_export(run.folder, export_package(package, path, run.data()), package)
     return package, path
 
 
@@ -237,8 +257,7 @@ def _export_untrained(run: Run, name: str) -> tuple[Path, Path]:
         size = info.preprocessing.example(max(_BATCHES)).shape
         images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # it has learnt none
         exported = export_onnx(network, path, images, metadata=onnx_metadata(info))
-        made = {**exported.to_json(), "package": str(package), "name": name, "untrained": True}
-        keep(run.folder, "export", str(path), made)
+        _keep_export(run.folder, exported, package, untrained=True)
     return package, path
 
 

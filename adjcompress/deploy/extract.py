@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
+from adjcompress.deploy.made import keep
 from adjcompress.errors import AdjCompressError
 from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.training import Run, evaluate_split
@@ -62,7 +63,7 @@ def extract_package(
     difference is an AdjCompressError. Where the method asks for it, or `reestimate` does, its batch norms are then measured
     anew, on 5,000 training images; a second certificate says what that changed. A run that has not ended is said in the
     report; a network that has not begun to learn in it is an AdjCompressError. `output` defaults to
-    small-<deployable>.safetensors (full.safetensors).
+    small-<deployable>.safetensors (full.safetensors). The report is kept with the run, for `write_report`.
     """
     data = run.data()
     if tuple(data.classes) != run.classes:
@@ -109,7 +110,9 @@ def extract_package(
         substitution=method.substitution,
     )
     whole = count(run.model.build(), info.preprocessing.example())
-    return ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished)
+    report = ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished)
+    keep(run.folder, "extract", str(path), report.to_json())
+    return report
 
 
 def _reestimated_(network: nn.Module, data: ImageData, augment: Augmentation, images: Tensor) -> Certificate:

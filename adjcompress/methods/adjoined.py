@@ -106,7 +106,7 @@ class AdjoinedMethod(Method):
         kept = settings.get("substitution")
         substitution = Substitution.from_json(kept) if kept else None
         if substitution is not None:
-            model = apply_substitution(model, substitution)
+            model = apply_substitution(model, substitution, approximate=False)
         mask = RandomMask(**settings["mask"]) if settings["mask"] else None
         network = AdjoinedNetwork(model, plans, mask, settings.get("trunk", ()))
         of_substitutes = (settings.get("scaling", "matrix"), settings.get("dense_parameters", 0))

@@ -20,6 +20,7 @@ from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.supernets import (
+    DISCONNECTED,
     Cost,
     CyclesCost,
     LatencyCost,
@@ -45,7 +46,6 @@ _MEMORY = 0.95  # of running means
 _AGAIN = 20
 _GAIN, _LARGEST = 0.5, 0.5  # of a Newton step of the tilt
 _FLAT = 1e-3  # the least slope of the cost along the tilt that is believed
-_DISCONNECTED = "The gates that are open do not reach the output: train longer, or with a larger --budget."
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class BudgetedMethod(Method):
         """What is to be said where the decided architecture is not within 5 % of the budget."""
         cost = self.decided_cost()
         if cost is None:
-            return _DISCONNECTED
+            return DISCONNECTED
         part = cost / self.limit
         if part > 1 + MET:
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -60,15 +61,18 @@ class Method(Protocol):
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> Method:
         """Make the method again from what `settings()` gave; weights are loaded afterwards."""
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """JSON from which `restore` rebuilds the method around the same kind of model."""
 
+    @abstractmethod
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Terms:
         """The loss of a batch (N, C, H, W) at `progress` in [0, 1].
 
         Labels are (N,), probabilities (N, classes), or for segmentation (N, H, W), where -100 counts for nothing.
         """
 
+    @abstractmethod
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its name and weight decay.
 
@@ -107,6 +111,7 @@ class Method(Protocol):
         """What its user must hear at the end of the training; None where all is as asked."""
         return None
 
+    @abstractmethod
     def deployables(self) -> dict[str, nn.Module]:
         """The networks that come out of it, by name ("full", "alpha8"): what is evaluated and can be extracted."""
 
@@ -128,6 +133,7 @@ class Decision(Protocol):
 class Search(Method, Protocol):
     """A method whose networks are trained only to find widths, for a method that names it as `prepared_by`."""
 
+    @abstractmethod
     def decide(self) -> Decision:
         """The widths, after the training."""
 

@@ -68,7 +68,7 @@ class SubstituteMethod(Method):
         substitution = Substitution.from_json(settings["substitution"])
         kept = settings["teacher"]
         return cls(
-            apply_substitution(model, substitution),
+            apply_substitution(model, substitution, approximate=False),
             substitution,
             settings["dense_parameters"],
             settings["scaling"],
@@ -155,7 +155,7 @@ def substituted(model: nn.Module, example: Tensor, options: MethodOptions) -> tu
         dense=options.dense_layers or (),
         example=example,
     )
-    return apply_substitution(model, plan, options.approximate), plan
+    return apply_substitution(model, plan, approximate=options.approximate), plan
 
 
 def _check_nothing_for_substitutes(options: MethodOptions) -> None:

@@ -155,14 +155,15 @@ def _users_function(name: str) -> Callable[..., Any]:
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         raise AdjCompressError(f"Model {name}: {module_name} is a module of Python itself, which builds no networks.")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise AdjCompressError(
             f"Model {name} needs the Python module {error.name}, which cannot be imported here: "
             "run in the folder that holds it, or install it, or add its folder to PYTHONPATH."
         ) from None
-    except AttributeError:
-        raise AdjCompressError(f"Model {name}: module {module_name} has no function {function_name!r}.") from None
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise AdjCompressError(f"Model {name}: module {module_name} has no function {function_name!r}.")
     if not _builds_networks(function):
         raise AdjCompressError(
             f"Model {name} is neither a torch.nn.Module class nor a function annotated to return one: write "
@@ -199,10 +200,13 @@ def _call_library(name: str, function: Callable[..., Any], arguments: Mapping[st
         raise AdjCompressError(f"Model {name} does not take these arguments: {first_line(error)}.") from error
 
 
-def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple[int, ...] | None = ()) -> None:
+def check_takes(
+    network: nn.Module, example: Tensor, name: str, classes: int | None = None, per_pixel: tuple[int, ...] | None = ()
+) -> None:
     """Run a network once on an image batch (N, C, H, W), in evaluation and in training mode; the network is left as it was.
 
-    One that cannot take its size, or gives no logits, (N, classes, *per_pixel), of any shape where that is None, is refused.
+    One that cannot take its size, or gives no logits, (N, classes, *per_pixel), is refused; `classes` None: of any number,
+    `per_pixel` None: of any shape.
     """
     try:
         with evaluating(network):
@@ -210,14 +214,21 @@ def check_takes(network: nn.Module, example: Tensor, name: str, per_pixel: tuple
             trained = copy.deepcopy(network).train()(example[:1].repeat(2, 1, 1, 1))  # what exists in training only as well
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         size = "x".join(str(side) for side in example.shape[-2:])
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AdjCompressError(f"Model {name} does not take {size} images ({text}): choose another --image-size.") from error
+        raise AdjCompressError(
+            f"Model {name} does not take {size} images ({first_line(error)}): choose another --image-size."
+        ) from error
     if not isinstance(trained, Tensor | darts.WithAuxiliary):
         raise AdjCompressError(
             f"Model {name} gives {type(trained).__name__} in training, where logits (N, classes) are expected: leave auxiliary "
             "classifiers out."
         )
-    shape = tuple((trained if isinstance(trained, Tensor) else trained.logits).shape[2:])
+    _, *outputs = (trained if isinstance(trained, Tensor) else trained.logits).shape
+    if not outputs or (classes is not None and outputs[0] != classes):
+        raise AdjCompressError(
+            f"Model {name} gives {outputs[0] if outputs else 'no'} logits for each image, and the data has {classes} classes: "
+            "let its function take num_classes, or say by --model-option how many it is to give."
+        )
+    shape = tuple(outputs[1:])
     if per_pixel is not None and shape != per_pixel:
         wanted = "a class for every pixel" if per_pixel else "one class for every image"
         raise AdjCompressError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import can_name_a_part
 
 IMAGES = "images"
 
@@ -100,8 +101,11 @@ def check_graph(nodes: Sequence[Node]) -> None:
     if not nodes:
         raise AdjCompressError("A graph needs at least one node.")
     for name in names:
-        if names.count(name) > 1 or name == IMAGES or "." in name or not name:
-            raise AdjCompressError(f"Node {name!r}: names are given once, are not empty, have no dot, and are not {IMAGES!r}.")
+        if names.count(name) > 1 or name == IMAGES or not can_name_a_part(name):
+            raise AdjCompressError(
+                f"Node {name!r}: names are given once, are not empty, have no dot, and are neither {IMAGES!r} nor a word of "
+                "torch.nn's own, such as 'train'."
+            )
     known = {IMAGES}
     for node in nodes:
         if node.cycles not in (0, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.modes import last_layer
 
 # What training scripts put around a state dict, and before each name.
@@ -21,7 +21,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def load_weights_(network: nn.Module, path: Path, new_classifier: bool = False, example: Tensor | None = None) -> None:
+def load_weights_(network: nn.Module, path: str | Path, new_classifier: bool = False, example: Tensor | None = None) -> None:
     """Load a trained state dict (.pth, .pt, .th, opened without running pickled code) or safetensors file into `network`.
 
     Every name and shape must match; otherwise an AdjCompressError names what is missing and what is left over, and the
@@ -73,8 +73,9 @@ def classifier_names(network: nn.Module, example: Tensor | None = None) -> list[
     return [name for name in network.state_dict() if name.rpartition(".")[0] == last]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, without the wrappers and prefixes that training scripts add."""
+    path = Path(path)
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise AdjCompressError(f"{path} {problem}: --weights takes a .pth, .pt, .th or .safetensors file.")
@@ -120,11 +121,3 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     if kept is not None and kept != state_checksum(state):
         raise AdjCompressError(f"{path} is damaged: the checksum of its weights differs. Extract it again.")
     return state
-
-
-def shortened(names: Sequence[str], most: int = 8) -> str:
-    """The names in one line, the rest as a number: "a, b and 3 more"; "none" for none."""
-    if not names:
-        return "none"
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

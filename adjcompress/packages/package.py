@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import DataSpec, Preprocessing
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.files import check_output, written_aside
 from adjcompress.models import ModelSpec, state_checksum
 from adjcompress.packages.rebuild import rebuild
@@ -33,9 +33,9 @@ PACKAGE_KEY, PACKAGE_FORMAT = "adjcompress", 1
 class PackageInfo:
     """What a package says about its network.
 
-    `name` is the deployable's ("alpha8"), `accuracy` the part of the test split that is right, by split name, `data` the
-    data set it was trained on, `certificates` the steps that were measured on the way, `substitution` the convolutions that
-    were replaced.
+    `name` is the deployable's ("alpha8"), `accuracy` the part of the test split that is right ("test"), and of a segmentation
+    "test mean IoU"; `data` the data set it was trained on, `certificates` the steps that were measured on the way,
+    `substitution` the convolutions that were replaced.
     """
 
     name: str
@@ -179,8 +179,7 @@ def _read(path: Path, tensors: bool) -> tuple[PackageInfo, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise AdjCompressError(f"{path} is damaged or no package ({text}). Extract it again.") from error
+        raise AdjCompressError(f"{path} is damaged or no package ({first_line(error)}). Extract it again.") from error
     if PACKAGE_KEY not in metadata:
         raise AdjCompressError(f"{path} is a safetensors file, but no package: use it with adjcompress train --weights.")
     try:

@@ -18,7 +18,7 @@ def rebuild(
     """Build a network from its spec, substitution and plan, and fill it with `state`; an error where they do not fit."""
     network = model.build()
     if substitution is not None:
-        network = apply_substitution(network, substitution)
+        network = apply_substitution(network, substitution, approximate=False)
     if plan is not None:
         network = slice_model(network, plan)
     try:

@@ -54,13 +54,13 @@ def css(color: str) -> str:
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
-def drawing(label: str, height: float, paint: Callable[[Figure], None], width: float = WIDTH) -> str:
-    """An SVG element with what `paint` draws on a figure of `width` by `height` pixels; `label` is read out in its place.
+def drawing(label: str, height: float, paint: Callable[[Figure], None]) -> str:
+    """An SVG element with what `paint` draws on a figure of WIDTH by `height` pixels; `label` is read out in its place.
 
     The same drawing gives the same text, whatever style a user has set for matplotlib.
     """
     with _own_style():
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
         paint(figure)
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from adjcompress.errors import shortened
 from adjcompress.report.deployed import Difference, OnnxFile, Package, Unblocked
 from adjcompress.report.gather import RunFacts
 from adjcompress.report.words import counted, percent, points, significant
@@ -76,7 +76,7 @@ def _int8(file: OnnxFile) -> Check:
     if int8.calibration_images is not None:
         sentences.append(f"calibrated on {counted(int8.calibration_images, 'training image')}")
     if int8.float_layers:
-        sentences.append(f"in float: {_first([layer.name for layer in int8.float_layers])}")
+        sentences.append(f"in float: {shortened([layer.name for layer in int8.float_layers], 6)}")
     found = "; ".join(sentences) + "."
     return Check("passed" if int8.drop_points <= int8.max_drop_points else "failed", title, rule, found)
 
@@ -84,7 +84,3 @@ def _int8(file: OnnxFile) -> Check:
 def _on_images(difference: Difference, kind: str = "validation image") -> str:
     text = f" on {counted(difference.images, kind)}" if difference.images is not None else ""
     return text + (f"; top-1 agrees on {percent(difference.agreement)}" if difference.agreement is not None else "")
-
-
-def _first(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

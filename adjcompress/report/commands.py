@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adjcompress.bench import ENGINES
+from adjcompress.bench.latency import SEQUENTIAL
+from adjcompress.deploy import ExportOptions
 from adjcompress.methods import METHODS
-from adjcompress.report.deployed import SEQUENTIAL, Bench, Int8, OnnxFile, Package
+from adjcompress.report.deployed import Bench, Int8, OnnxFile, Package
 from adjcompress.report.gather import RunFacts
 from adjcompress.report.words import printable
 
 _LINE = 64
-_ENGINES = ("onnxruntime", "openvino", "torch")
 _KINDS = {"float16": "--fp16", "int8": "--int8"}
-_DEFAULT_OPSET, _DEFAULT_TOLERANCE, _HALF_TOLERANCE = 18, 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,14 @@ def _export(file: OnnxFile) -> str:
     if file.package:
         words.append(_option("--from", file.package))
     precision = file.kind.split()[0]
+    usual = ExportOptions(float16=precision == "float16")
     if precision in _KINDS:
         words.append(_KINDS[precision])
     words += _int8_options(file.int8) if file.int8 else []
-    if file.opset not in (None, _DEFAULT_OPSET):
+    if file.opset not in (None, usual.opset):
         words.append(_option("--opset", file.opset))
     words += [f"--{flag.replace('_', '-')}" for flag in file.flags]
-    if file.tolerance not in (None, _HALF_TOLERANCE if precision == "float16" else _DEFAULT_TOLERANCE):
+    if file.tolerance not in (None, usual.largest_difference):
         words.append(_option("--tolerance", file.tolerance))
     return _broken(words)
 
@@ -108,7 +110,7 @@ def _bench(bench: Bench) -> str:
     if bench.reference:
         words.append(_option("--reference", bench.reference))
     settings = [timing.setting for timing in bench.timings]
-    words += [_option("--engine", engine) for engine in _ENGINES if engine in {setting.engine for setting in settings}]
+    words += [_option("--engine", engine) for engine in ENGINES if engine in {setting.engine for setting in settings}]
     targets = dict.fromkeys(setting.target for setting in settings if setting.target)
     if targets:
         return _broken([*words, *(_option("--target", target) for target in targets)])

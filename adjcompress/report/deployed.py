@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adjcompress.bench.latency import SEQUENTIAL
+from adjcompress.deploy.made import DEPLOYED
+from adjcompress.errors import first_line
 from adjcompress.report.words import counted, printable
 
-SEQUENTIAL = "sequential"  # the executor of most timings, and of those from before there were two
 FLOAT, MATERIALISED = "float32", "float32 materialised"
 _FLAGS = ("simplify", "preprocess", "external_data", "materialise")
 _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "cpu": "CPU", "cuda": "GPU", "gpu": "GPU"}
@@ -202,7 +204,7 @@ class Deployed:
 
 def read_deployed(folder: Path) -> Deployed:
     """Read a run's deployed.json; empty where there is none, and with a `problem` where it is damaged."""
-    path = folder / "deployed.json"
+    path = folder / DEPLOYED
     if not path.is_file():
         return Deployed()
     try:
@@ -212,10 +214,9 @@ def read_deployed(folder: Path) -> Deployed:
         known = _known_paths(folder, packages, files)
         benches = tuple(_bench(label, data, known) for label, data in content.get("bench", {}).items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
         return Deployed(
-            problem=f"{printable(path)} is damaged ({printable(reason)}): what was extracted, exported and measured is not "
-            "shown. Delete it, and run adjcompress extract, export and bench again."
+            problem=f"{printable(path)} is damaged ({printable(first_line(error))}): what was extracted, exported and measured "
+            "is not shown. Delete it, and run adjcompress extract, export and bench again."
         )
     return Deployed(packages, files, benches)
 

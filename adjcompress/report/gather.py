@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adjcompress.cost import count
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.report.architecture import Learnt, read_learnt
 from adjcompress.report.deployed import FLOAT, MATERIALISED, Deployed, Package, Setting, Timing, number, read_deployed
 from adjcompress.report.pictures import Pictures, read_pictures
@@ -228,8 +228,7 @@ def _results(run: Run, problems: list[str]) -> dict[str, Any]:
         _by_network(results.get("test") or {})
         return results
     except (AdjCompressError, OSError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        problems.append(f"results.json is damaged ({printable(reason)}): accuracies are those on validation.")
+        problems.append(f"results.json is damaged ({printable(first_line(error))}): accuracies are those on validation.")
         return {}
 
 

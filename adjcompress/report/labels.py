@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_MARKER = 5.5
 _DISTANCES = (8.0, 18.0, 32.0, 48.0, 66.0)
 
 
@@ -33,15 +34,13 @@ class Place:
     leader: tuple[float, float] | None
 
 
-def place(
-    points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], bounds: Box, marker: float = 5.5
-) -> list[Place | None]:
+def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], bounds: Box) -> list[Place | None]:
     """A place within `bounds` for the label of every point, in this order; None for one that fits nowhere.
 
-    Labels keep clear of one another, of all points (a square of `marker` pixels to each side) and of leaders. `sizes` are
+    Labels keep clear of one another, of all points (a square of _MARKER pixels to each side) and of leaders. `sizes` are
     (width, height) of the labels.
     """
-    taken = [Box(x - marker, y - marker, x + marker, y + marker) for x, y in points]
+    taken = [Box(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in points]
     places: list[Place | None] = []
     for index, (point, size) in enumerate(zip(points, sizes, strict=True)):
         others = taken[:index] + taken[index + 1 :]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 MINUS, TIMES, UNKNOWN = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"  # between a figure and its unit
+_DIGITS = 3
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def quantity(number: float | None, unit: str = "", digits: int = 3) -> str:
+def quantity(number: float | None, unit: str = "") -> str:
     """11227812 -> "11.2 M"; with a unit, "44.9 MB". A dash for what is not known."""
     if number is None:
         return UNKNOWN
     for size, prefix in _UNITS:
-        if abs(number) >= size * (1 - 0.5 * 10**-digits):
-            return f"{significant(number / size, digits)}{SPACE}{prefix}{unit}"
-    return f"{significant(number, digits)}{SPACE}{unit}".rstrip()
+        if abs(number) >= size * (1 - 0.5 * 10**-_DIGITS):
+            return f"{significant(number / size)}{SPACE}{prefix}{unit}"
+    return f"{significant(number)}{SPACE}{unit}".rstrip()
 
 
-def significant(number: float, digits: int = 3) -> str:
+def significant(number: float, digits: int = _DIGITS) -> str:
     """That many digits, in exponents only where there would be many zeros: 0.2582 -> "0.258", 145.77 -> "146"."""
     if number == 0:
         return "0"

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.models.weights import shortened
+from adjcompress.errors import AdjCompressError, nearest_first, shortened
 from adjcompress.modes import evaluating, watching
 
 _WEIGHT = 3000.0

@@ -49,11 +49,6 @@ class Substitute(nn.Module):
         """Parameters, in closed form."""
         raise NotImplementedError
 
-    @classmethod
-    def mac_count(cls, inputs: int, outputs: int, setting: float, pixels: int) -> int:
-        """MACs for one image of `pixels` output pixels, in closed form; of reconstructed layers without the reconstruction."""
-        return inputs * outputs * pixels
-
     def dense_weight(self) -> Tensor:
         """The weight (outputs, inputs, 1, 1) of the dense convolution that computes the same; gradients flow through it."""
         raise NotImplementedError

@@ -31,10 +31,6 @@ class LowRank(Substitute):
     def parameter_count(cls, inputs: int, outputs: int, setting: float) -> int:
         return cls.rank(inputs, outputs, setting) * (inputs + outputs)
 
-    @classmethod
-    def mac_count(cls, inputs: int, outputs: int, setting: float, pixels: int) -> int:
-        return cls.parameter_count(inputs, outputs, setting) * pixels
-
     def forward(self, images: Tensor) -> Tensor:
         result: Tensor = self.expand(self.reduce(images))
         return result

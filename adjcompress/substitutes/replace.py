@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError, nearest_first, pick
-from adjcompress.models.weights import shortened
+from adjcompress.errors import AdjCompressError, nearest_first, pick, shortened
 from adjcompress.modes import layers_run
 from adjcompress.substitutes.acdc import Acdc
 from adjcompress.substitutes.hashed import Hashed
@@ -85,7 +84,7 @@ def parameter_count(network: nn.Module, plan: Substitution) -> int:
     return _parameters(network, kind, _convolutions(network, plan.layers), plan.setting)
 
 
-def apply_substitution(network: nn.Module, plan: Substitution, approximate: bool = False) -> nn.Module:
+def apply_substitution(network: nn.Module, plan: Substitution, *, approximate: bool) -> nn.Module:
     """A copy of `network` with the plan's layers replaced: freshly drawn, or, with `approximate`, fitted to its weights."""
     kind = pick(SUBSTITUTES, plan.substitute, "Substitute")
     result = copy.deepcopy(network)
@@ -115,7 +114,7 @@ def substitute(
     plan = plan_substitution(
         network, substitute, setting=setting, parameters=parameters, layers=layers, dense=dense, example=example
     )
-    return apply_substitution(network, plan, approximate)
+    return apply_substitution(network, plan, approximate=approximate)
 
 
 def replacement(layer: nn.Conv2d, kind: type[Substitute], setting: float, approximate: bool) -> nn.Module:
@@ -174,15 +173,6 @@ def separated(weight: Tensor) -> tuple[Tensor, Tensor]:
     leading = leading * torch.where(leading.sum(1, keepdim=True) < 0, -1.0, 1.0)
     matrix = (by_input @ leading[:, :, None]).squeeze(2).T
     return leading.view(weight.shape[1], *weight.shape[2:]).to(weight), matrix.to(weight)
-
-
-def dense_kernel(module: nn.Module) -> Tensor:
-    """The weight (O, I, kh, kw) of the dense convolution that a replacement computes."""
-    if isinstance(module, Substitute):
-        return module.dense_weight()
-    assert isinstance(module, nn.Sequential)
-    depthwise, pointwise = module
-    return pointwise.dense_weight() * depthwise.weight[:, 0][None]  # type: ignore[operator, index]
 
 
 # --- which layers ---------------------------------------------------------------------------------------------------

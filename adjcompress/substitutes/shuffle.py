@@ -89,15 +89,6 @@ class LinearShuffle(Substitute):
         groups, middle = groups_for(inputs, outputs, setting), cls.middle(outputs)
         return middle * (inputs + outputs) // groups + middle * math.prod(kernel)
 
-    @classmethod
-    def mac_count(
-        cls, inputs: int, outputs: int, setting: float, pixels: int, kernel: Pair = (1, 1), pixels_in: int | None = None
-    ) -> int:
-        """The first grouped convolution runs before the stride, on `pixels_in` pixels (by default as many as come out)."""
-        groups, middle = groups_for(inputs, outputs, setting), cls.middle(outputs)
-        before, after = inputs * middle // groups, middle * math.prod(kernel) + middle * outputs // groups
-        return before * (pixels if pixels_in is None else pixels_in) + after * pixels
-
     def forward(self, images: Tensor) -> Tensor:
         result: Tensor = self.expand(self.depthwise(self.shuffle(self.reduce(images))))
         return result

@@ -86,11 +86,6 @@ class AlignedTensorTrain(Substitute):
         (o1, o2, _), (r1, r2) = aligned(outputs, inputs), cls.ranks(inputs, outputs, setting)
         return r2 * inputs + r1 * o2 * r2 + r1 * o1
 
-    @classmethod
-    def mac_count(cls, inputs: int, outputs: int, setting: float, pixels: int) -> int:
-        (_, o2, _), (r1, r2) = aligned(outputs, inputs), cls.ranks(inputs, outputs, setting)
-        return (r2 * inputs + r1 * o2 * r2 + r1 * outputs) * pixels
-
     def forward(self, images: Tensor) -> Tensor:
         y = self.spread(self.reduce(images))  # (N, o2 r1, H, W)
         weight = self.last.repeat(self.o2, 1)[:, :, None, None]

@@ -13,10 +13,11 @@ from adjcompress.supernets.costs import (
 )
 from adjcompress.supernets.decision import decided_gates, least
 from adjcompress.supernets.distributed import Bounds, distributed_bounds, distributed_cost
-from adjcompress.supernets.network import StochasticSuperNetwork
+from adjcompress.supernets.network import DISCONNECTED, StochasticSuperNetwork
 from adjcompress.supernets.policy import advantages, gradient, policy_loss
 
 __all__ = [
+    "DISCONNECTED",
     "Bounds",
     "Cost",
     "CyclesCost",

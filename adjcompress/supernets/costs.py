@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adjcompress.cost import LatencyTable, count
 from adjcompress.cost.layers import layer_shapes
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork
 from adjcompress.modes import evaluating, watching
 from adjcompress.supernets.architecture import Reach
@@ -238,4 +238,4 @@ def _input_sizes(network: GraphNetwork, example: Tensor) -> dict[str, int]:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"

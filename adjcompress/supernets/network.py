@@ -16,6 +16,7 @@ from adjcompress.models.graph import IMAGES, GraphNetwork
 from adjcompress.modes import watching
 from adjcompress.supernets.architecture import Reach
 
+DISCONNECTED = "The gates that are open do not reach the output: train longer, or with a larger --budget."
 _START = 3.0  # a probability of 0.9526
 _SETTLED = 16.0
 
@@ -141,7 +142,7 @@ class StochasticSuperNetwork(nn.Module):
         """
         active = self.reach.active(self.decided())[0]
         if not bool(active[-1]):
-            raise AdjCompressError("The gates that are open do not reach the output: train longer, or with a larger --budget.")
+            raise AdjCompressError(DISCONNECTED)
         return self.network.restricted(self.reach.names(active))
 
 

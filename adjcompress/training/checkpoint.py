@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.files import written_aside
 
 _WEIGHTS, _TRAINING, _STATE = "weights.safetensors", "training.safetensors", "state.json"
@@ -139,8 +139,7 @@ def _read(folder: Path) -> Checkpoint:
             raise AdjCompressError(f"{folder} is damaged: it holds {position.folder_name}.")
         return Checkpoint(position, safetensors.torch.load(contents[_WEIGHTS]), safetensors.torch.load(contents[_TRAINING]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise AdjCompressError(f"{folder} is damaged ({type(error).__name__}: {text}).") from error
+        raise AdjCompressError(f"{folder} is damaged ({type(error).__name__}: {first_line(error)}).") from error
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor], separator: str = "/") -> dict[str, Tensor]:

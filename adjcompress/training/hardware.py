@@ -23,7 +23,8 @@ _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 class Hardware:
     """Where training runs. `device`: auto (CUDA where there is one), cpu or cuda. `precision`: 32, bf16 or 64.
 
-    `devices` processes on each of `nodes` machines; under torchrun both come from it.
+    `devices` processes on each of `nodes` machines; under torchrun both come from it. `compile`: by torch.compile, in `train`
+    and `resume`; `fit`, which takes what `launch` gives, is told by an argument of its own.
     """
 
     device: str = "auto"

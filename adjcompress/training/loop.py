@@ -78,10 +78,11 @@ def fit(
 
     `model` is kept in the run so that its networks can be built again from it. With `resume` the training goes on from
     the newest whole checkpoint, and ends with the weights it would have had without interruption, to the last bit on one
-    CPU. Checkpoints are written after each epoch, and within one every `checkpoint_minutes`. `fabric`: the hardware, from
-    `launch`; by default one device. `notes` is kept in config.json as it is. `phase_of`: the run that this training only
-    prepares; `runs/latest` points there, and the test split is not looked at. A loss that is not finite, a run that exists
-    already and a full disk are AdjCompressErrors.
+    CPU. Checkpoints are written after each epoch, and within one every `checkpoint_minutes`. `seed`: of the images' order,
+    their augmentation and what the method draws. `fabric`: the hardware, from `launch`; by default one device; with `compile`
+    the network goes through torch.compile. `reporter` hears of every step and epoch. `notes` is kept in config.json as it is.
+    `phase_of`: the run that this training only prepares; `runs/latest` points there, and the test split is not looked at. A
+    loss that is not finite, a run that exists already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
     check_training(method, data, recipe, fabric.world_size)

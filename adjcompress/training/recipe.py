@@ -44,6 +44,26 @@ class Recipe:
     ema: float | None = None
     mixup: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise AdjCompressError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {low}.")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise AdjCompressError(f"--lr {self.lr} must be above 0.")
+        if not 0 <= self.label_smoothing < 1:
+            raise AdjCompressError(f"--label-smoothing {self.label_smoothing} must be at least 0 and below 1.")
+        if not (self.mixup >= 0 and math.isfinite(self.mixup)):
+            raise AdjCompressError(f"--mixup {self.mixup} must be 0 or more: both parameters of a Beta distribution.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise AdjCompressError(f"--ema {self.ema} must lie between 0 and 1.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise AdjCompressError(f"--clip-norm {self.clip_norm} must be above 0.")
+        if not 0 <= self.warmup < 1:
+            raise AdjCompressError(f"A recipe's warm-up, {self.warmup:g}, must be at least 0 and below 1.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise AdjCompressError(f"A recipe's weight decay, {self.weight_decay:g}, must be 0 or more.")
+        check_choice(_OPTIMIZERS, self.optimizer, "Optimiser")
+
     def lr_at(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1]."""
         if progress < self.warmup:
@@ -59,23 +79,8 @@ class Recipe:
         return _cosine(self.momentum_low, self.momentum, (progress - self.warmup) / (1 - self.warmup))
 
     def changed(self, **changes: Any) -> Recipe:
-        """The recipe with some fields replaced, those given as None left as they are; impossible values are refused."""
-        recipe = replace(self, **{name: value for name, value in changes.items() if value is not None})
-        for name, low in (("epochs", 1), ("batch_size", 1)):
-            if getattr(recipe, name) < low:
-                raise AdjCompressError(f"--{name.replace('_', '-')} {getattr(recipe, name)} must be at least {low}.")
-        if not (recipe.lr > 0 and math.isfinite(recipe.lr)):
-            raise AdjCompressError(f"--lr {recipe.lr} must be above 0.")
-        if not 0 <= recipe.label_smoothing < 1:
-            raise AdjCompressError(f"--label-smoothing {recipe.label_smoothing} must be at least 0 and below 1.")
-        if not (recipe.mixup >= 0 and math.isfinite(recipe.mixup)):
-            raise AdjCompressError(f"--mixup {recipe.mixup} must be 0 or more: both parameters of a Beta distribution.")
-        if recipe.ema is not None and not 0 < recipe.ema < 1:
-            raise AdjCompressError(f"--ema {recipe.ema} must lie between 0 and 1.")
-        if recipe.clip_norm is not None and not recipe.clip_norm > 0:
-            raise AdjCompressError(f"--clip-norm {recipe.clip_norm} must be above 0.")
-        check_choice(_OPTIMIZERS, recipe.optimizer, "Optimiser")
-        return recipe
+        """The recipe with some fields replaced, those given as None left as they are."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,29 +88,6 @@ class Recipe:
 
 def _cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-
-
-_PAPERS: dict[
-    str, Any
-] = {  # decoupled decay on everything, momentum dipping while the rate is high: facts of the authors' code
-    "optimizer": "adamw",
-    "lr": 1e-3,
-    "weight_decay": 1e-2,
-    "decay_all": True,
-    "momentum": 0.95,
-    "momentum_low": 0.85,
-    "beta2": 0.99,
-    "eps": 1e-6,
-}
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("quick", 20, 64, "adamw", 1e-3, 5e-2, "crop-flip", warmup=0.2, start=0.05),
-        Recipe("cifar", 40, 128, "sgd", 0.1, 5e-4, "crop-flip", warmup=0.3, start=0.04),
-        Recipe("papers-cifar", 150, 64, augmentation="papers-cifar", **_PAPERS),
-        Recipe("imagenet", 60, 32, augmentation="papers-imagenet", **_PAPERS),
-    )
-}
 
 
 def recipe(name: str) -> Recipe:
@@ -178,3 +160,24 @@ def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimize
 
 
 _OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw}
+
+# Decoupled decay on everything, momentum dipping while the rate is high: facts of the authors' code.
+_PAPERS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 1e-2,
+    "decay_all": True,
+    "momentum": 0.95,
+    "momentum_low": 0.85,
+    "beta2": 0.99,
+    "eps": 1e-6,
+}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("quick", 20, 64, "adamw", 1e-3, 5e-2, "crop-flip", warmup=0.2, start=0.05),
+        Recipe("cifar", 40, 128, "sgd", 0.1, 5e-4, "crop-flip", warmup=0.3, start=0.04),
+        Recipe("papers-cifar", 150, 64, augmentation="papers-cifar", **_PAPERS),
+        Recipe("imagenet", 60, 32, augmentation="papers-imagenet", **_PAPERS),
+    )
+}

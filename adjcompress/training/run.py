@@ -177,9 +177,9 @@ def _check_parts(config: Mapping[str, Any]) -> None:
             raise TypeError(f"its {name} is {part!r}")
 
 
-def begun_run(folder: Path | None = None) -> Run:
+def begun_run(folder: str | Path | None = None) -> Run:
     """Like `open_run`, but of a run whose first phase has not ended: that phase."""
-    folder = folder or latest_run()
+    folder = Path(folder) if folder is not None else latest_run()
     searching = not (folder / "config.json").is_file() and (folder / SEARCH / "config.json").is_file()
     return open_run(folder / SEARCH if searching else folder)
 

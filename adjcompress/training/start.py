@@ -58,13 +58,13 @@ class TrainOptions:
     method_options: MethodOptions = field(default_factory=MethodOptions)
     recipe: Recipe = RECIPES["quick"]
     seed: int = 0
-    weights: Path | None = None
+    weights: str | Path | None = None
     importance: str | None = None
     new_classifier: bool = False
     search_epochs: int | None = None
     keep_weights: bool = False
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    teacher: Path | None = None
+    teacher: str | Path | None = None
     attention: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class TrainOptions:
 
 def train(
     options: TrainOptions,
-    run: Path | None = None,
+    run: str | Path | None = None,
     hardware: Hardware | None = None,
     reporter: Reporter | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -131,40 +131,40 @@ def train(
     return job.search_then_fit(cast(Search, method), resume=False)
 
 
-def resume(folder: Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
-    """Go on with an interrupted run, by default the newest, as its config.json says.
+def resume(run: str | Path | None = None, hardware: Hardware | None = None, reporter: Reporter | None = None) -> Run:
+    """Go on with the interrupted run in this folder, by default the newest, as its config.json says.
 
     `hardware`: by default in the run's own precision, compiled if it was, in as many processes.
     """
-    run = begun_run(folder)
-    hardware = hardware or hardware_of(run)
-    searching = run.config["method"]["name"] in PHASES
-    if run.results() is not None and not searching:
-        _refuse_whole(run)
+    begun = begun_run(run)
+    hardware = hardware or hardware_of(begun)
+    searching = begun.config["method"]["name"] in PHASES
+    if begun.results() is not None and not searching:
+        _refuse_whole(begun)
     fabric = launch(hardware)
     with fabric.rank_zero_first(local=True):
-        data = run.data()
+        data = begun.data()
         if not searching:
-            (run.folder / RESULTS).unlink(missing_ok=True)
-    notes: Any = run.config.get("notes")
-    method = restore_method(run.config["method"], run.model.build())
+            (begun.folder / RESULTS).unlink(missing_ok=True)
+    notes: Any = begun.config.get("notes")
+    method = restore_method(begun.config["method"], begun.model.build())
     if searching:
         then = dict(notes["then"])
         checksum = then.pop("weights_checksum", None)
         options = TrainOptions.from_json(then)
         if options.weights is not None and checksum not in (None, state_checksum(read_state(options.weights))):
             raise AdjCompressError(
-                f"{options.weights} no longer holds the weights that {run.folder.parent} began with: put those back, or train "
-                "a new --run."
+                f"{options.weights} no longer holds the weights that {begun.folder.parent} began with: put those back, or "
+                "train a new --run."
             )
         own = {name: value for name, value in notes.items() if name != "then"} or None
-        job = _Job(options, data, run.model, run.folder.parent, fabric, reporter, hardware.compile, own)
+        job = _Job(options, data, begun.model, begun.folder.parent, fabric, reporter, hardware.compile, own)
         return job.search_then_fit(cast(Search, method), resume=True)
     if isinstance(method, Taught) and method.teacher_file is not None:
-        _same_teacher_again(method, run, data)
-    options = TrainOptions(seed=run.config["seed"])
-    job = _Job(options, data, run.model, run.folder, fabric, reporter, hardware.compile, notes)
-    return job.fit(method, Recipe(**run.config["recipe"]), resume=True)
+        _same_teacher_again(method, begun, data)
+    options = TrainOptions(seed=begun.config["seed"])
+    job = _Job(options, data, begun.model, begun.folder, fabric, reporter, hardware.compile, notes)
+    return job.fit(method, Recipe(**begun.config["recipe"]), resume=True)
 
 
 def _refuse_whole(run: Run) -> None:
@@ -276,7 +276,7 @@ class _Job:
             return self.options.to_json()
         return {
             **self.options.to_json(),
-            "weights": str(weights.resolve()),
+            "weights": str(Path(weights).resolve()),
             "weights_checksum": state_checksum(read_state(weights)),
         }
 
@@ -350,7 +350,8 @@ def _fresh_model(options: TrainOptions, spec: ModelSpec, data: ImageData) -> nn.
     """The model as the seed makes it, with the weights that were asked for."""
     torch.manual_seed(options.seed)
     model = spec.build()
-    check_takes(model, data.preprocessing.example(), options.model, data.preprocessing.size if data.segmentation else ())
+    per_pixel = data.preprocessing.size if data.segmentation else ()
+    check_takes(model, data.preprocessing.example(), options.model, spec.num_classes, per_pixel)
     if options.weights is not None:
         load_weights_(model, options.weights, options.new_classifier, data.preprocessing.example())
     if options.importance is not None:

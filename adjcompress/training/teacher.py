@@ -8,19 +8,20 @@ from pathlib import Path
 from torch import nn
 
 from adjcompress.data import ImageData, Preprocessing
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 from adjcompress.methods import TeacherFile
 from adjcompress.models import ModelSpec, load_weights_, state_checksum
 from adjcompress.packages import is_package, load_package, package_info
 from adjcompress.training.run import open_run
 
 
-def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Module, TeacherFile]:
+def read_teacher(path: str | Path, model: ModelSpec, data: ImageData) -> tuple[nn.Module, TeacherFile]:
     """A trained network to learn from: of a run (its full network), of a package, or `model` with a weights file.
 
     A run or package of other classes, or whose images were normalised or sized otherwise than those of `data`, is an
     AdjCompressError.
     """
+    path = Path(path)
     if path.is_dir():
         run = open_run(path)
         _check_alike(path, run.classes, run.preprocessing, data)
@@ -45,7 +46,7 @@ def read_teacher(path: Path, model: ModelSpec, data: ImageData) -> tuple[nn.Modu
 
 def _check_alike(path: Path, classes: Sequence[str], preprocessing: Preprocessing, data: ImageData) -> None:
     if tuple(classes) != tuple(data.classes):
-        theirs, ours = (", ".join(names[:3]) + ", ..." * (len(names) > 3) for names in (classes, data.classes))
+        theirs, ours = (shortened(names, 3) for names in (classes, data.classes))
         raise AdjCompressError(
             f"--teacher {path} knows {len(classes)} classes ({theirs}) and the data has {len(data.classes)} ({ours}): give one "
             "that was trained on the same."

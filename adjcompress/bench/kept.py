@@ -1,0 +1,25 @@
+"""How do timings stay with the run whose networks were timed?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from adjcompress.bench.latency import BenchReport, Timing
+from adjcompress.deploy.made import deployed, keep
+
+
+def keep_timings(run: Path, report: BenchReport) -> None:
+    """Keep timings in a run's folder, for `write_report`: a report for each setting; of other files in the same setting, one
+    of their own."""
+    earlier = deployed(run).get("bench", {})
+    settings: dict[str, list[Timing]] = {}
+    for timing in report.timings:
+        name = timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}"
+        settings.setdefault(name, []).append(timing)
+    for name, timings in settings.items():
+        files = {str(timing.path) for timing in timings}
+        if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
+            others = files - {str(report.reference)} or files
+            name += f": {', '.join(sorted(Path(file).name for file in others))}"
+        keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
