@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -33,6 +35,20 @@ def can_name_a_part(name: str) -> bool:
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; of one that has several names, the first."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def deployed(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:
+    """Of what is known by the names of tensors or modules, that which leaves training with the network.
+
+    A network says by `training_only` which of its modules do not: an auxiliary head.
+    """
+    only = tuple(f"{name}." for name in getattr(network, "training_only", ()))
+    return {name: value for name, value in named.items() if not f"{name}.".startswith(only)}
+
+
+def deployed_parameters(network: nn.Module) -> int:
+    """How many parameters leave training with the network."""
+    return sum(parameter.numel() for parameter in deployed(network, dict(network.named_parameters())).values())
 
 
 def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -42,7 +42,7 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, reestima
             ("parameters", millions(package.parameters), millions(report.full_parameters), f"{fewer:.2f}x"),
             ("MACs", millions(package.macs), millions(report.full_macs), f"{less:.2f}x"),
         ]
-        table((str(report.path), package.name, "full", "full / small"), rows)
+        table((str(report.path), package.name, report.beside, f"{report.beside} / {package.name}"), rows)
         scores = {"accuracy": package.accuracy["test"], "mean IoU": package.accuracy.get("test mean IoU")}
         said = ", ".join(f"{name} {percent(score)}" for name, score in scores.items() if score is not None)
         click.echo(f"On the test split: {said}")

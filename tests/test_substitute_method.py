@@ -445,3 +445,27 @@ def test_the_stem_and_first_stage_of_a_substituted_network_keep_their_width() ->
     widths = {group.name: (group.channels, group.kept) for group in method.network.plans["alpha2"].groups}
     assert widths["conv1"] == (64, 64) and widths["layer2.0.conv2.pointwise.expand"] == (128, 64)
     assert "layer1" in method.network.trunk
+
+
+def test_an_auxiliary_head_stays_behind_when_the_network_leaves(here: Path) -> None:
+    small = {"cells": 3, "channels": 4, "auxiliary": True}
+    asked = MethodOptions(substitute="low_rank", setting=0.3)
+    run = train(options(model="darts", model_options=small, method_options=asked), "run")
+    report = ac.extract_package(run)
+    assert report.package.model.options["auxiliary"] is False
+    network = ac.load_package(report.path)
+    assert not any(name.startswith("auxiliary") for name in network.state_dict())
+    assert report.package.parameters == sum(parameter.numel() for parameter in network.parameters())
+    dense = ac.create_model("darts", 10, cells=3, channels=4)
+    assert (report.beside, report.full_parameters) == ("dense", sum(parameter.numel() for parameter in dense.parameters()))
+
+
+def test_an_adjoined_network_of_substitutes_is_compared_with_its_own_full_one(here: Path) -> None:
+    wanted = MethodOptions(substitute="low_rank", setting=0.3, alphas=(2.0,))
+    run = train(options(method="adjoined", method_options=wanted), "run")
+    report, full = ac.extract_package(run), run.method().deployables()["full"]
+    assert (report.beside, report.full_parameters) == ("full", ac.count(full, IMAGE).parameters)
+    with pytest.raises(ac.AdjCompressError, match="--weight-decay-scaling 'matrx' is unknown"):
+        wrong = dataclasses.replace(wanted, weight_decay_scaling="matrx")
+        train(options(method="adjoined", method_options=wrong), "other")
+    assert not Path("other").exists()

@@ -25,6 +25,7 @@ from adjcompress.substitutes import (
 )
 from adjcompress.substitutes import acdc as acdc_file
 from adjcompress.substitutes.acdc import Acdc, dct, dct_matrix, inverse_dct
+from adjcompress.substitutes.attention import attention_loss
 from adjcompress.substitutes.dimensions import aligned, balanced
 from adjcompress.substitutes.hashed import Hashed, places
 from adjcompress.substitutes.layer import Substitute
@@ -512,6 +513,19 @@ def test_a_weight_that_two_layers_share_is_refused() -> None:
         match=r"2 shares its weight. Leave it dense: --dense-layers 1 --dense-layers 2\.",
     ):
         plan_substitution(model, "low_rank", setting=0.5)
+
+
+def test_attention_is_compared_layer_by_layer_in_whichever_order_they_ran() -> None:
+    random = torch.Generator().manual_seed(0)
+    maps = {name: torch.rand(2, 16, generator=random) for name in ("a", "b")}
+    assert attention_loss(maps, {"b": maps["b"], "a": maps["a"]}) == 0
+
+
+def test_what_exists_in_training_only_is_no_part_of_a_budget() -> None:
+    plain, headed = (ac.create_model("darts", 10, 32, cells=3, channels=4, auxiliary=auxiliary) for auxiliary in (False, True))
+    assert ac.count(headed, CIFAR).parameters == ac.count(plain, CIFAR).parameters
+    found = [plan_substitution(model, "low_rank", parameters=2_500) for model in (plain, headed)]
+    assert found[0].setting == found[1].setting
 
 
 def test_a_plan_for_another_network_is_refused() -> None:

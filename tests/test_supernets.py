@@ -366,6 +366,13 @@ def test_an_architectures_cost_is_that_of_its_extracted_network(data: st.DataObj
     assert float(MacsCost(network, CIFAR).of(active)[0]) == ac.count(alone, CIFAR).macs + additions(alone, CIFAR)
 
 
+def test_a_sum_with_the_images_is_an_addition_too() -> None:
+    graph = Graph((Node("a", (IMAGES,)), Node("b", (IMAGES, "a")), Node("c", ("a", "b"))))
+    network = GraphNetwork(graph, {name: nn.Conv2d(3, 3, 1) for name in ("a", "b", "c")})
+    cost, pixels = MacsCost(network, torch.zeros(1, 3, 4, 4)), 16
+    assert cost.full == 3 * 9 * pixels + 2 * 3 * pixels
+
+
 def test_the_cheapest_architecture_of_a_resnet_fabric_is_its_skips() -> None:
     network = resnet_fabric()
     cost = ParametersCost(network)

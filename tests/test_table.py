@@ -22,7 +22,19 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.bench import table, table_worker
 from adjcompress.bench.table import measure_table
-from adjcompress.cost import Anchor, Conditions, Grid, LatencyTable, Layer, LayerShape, Sweep, fingerprint, layer_shapes
+from adjcompress.cost import (
+    Anchor,
+    Conditions,
+    Grid,
+    LatencyTable,
+    Layer,
+    LayerShape,
+    Sweep,
+    fingerprint,
+    layer_shapes,
+    parse_budgets,
+    table_for,
+)
 from adjcompress.deploy.layout import block_channels, float_convolutions, optimised
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -510,3 +522,15 @@ def test_a_layer_that_the_runtime_cannot_run_is_an_error() -> None:
     shape = asdict(replace(POINTWISE, padding=(-9, -9)))
     with table._worker() as ask, pytest.raises(ac.AdjCompressError, match=r"ONNX Runtime could not run .*'conv'"):
         ask({"shape": shape, "widths": [(16, 16)], "threads": 1, "batch": 1, "spinning": False, "cores": [], "duration": 0})
+
+
+@pytest.mark.parametrize("spinning", [True, False])
+def test_a_budget_on_a_target_takes_no_table_of_threads_that_spin(tmp_path: Path, spinning: bool) -> None:
+    here = replace(HERE, threads=2, spinning=spinning)
+    LatencyTable(GRID, here, source=str(tmp_path / "table.json")).write()
+    budgets = parse_budgets(["latency=9ms@two-core"])
+    if not spinning:
+        assert table_for(tmp_path / "table.json", budgets).conditions == here
+        return
+    with pytest.raises(ac.AdjCompressError, match="holds batch 1 and 2 threads, which spin: measure another"):
+        table_for(tmp_path / "table.json", budgets)

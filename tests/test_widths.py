@@ -82,6 +82,29 @@ def test_a_slice_holds_the_memory_of_its_own_channels_and_shares_none() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in full.state_dict().items())
 
 
+class DeclaredLast(nn.Module):
+    """Its stem runs first and is declared last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.stem = nn.Conv2d(16, 32, 3), nn.Linear(32, 10), nn.Conv2d(3, 16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(self.stem(images)).mean((2, 3)))
+
+
+def test_the_layer_that_runs_first_keeps_its_width_wherever_it_is_declared() -> None:
+    small = ac.slice_model(DeclaredLast(), ac.plan_widths(DeclaredLast(), example_for("x"), 4))
+    assert (small.stem.out_channels, small.body.out_channels) == (16, 8)
+
+
+def test_a_stem_that_is_called_layer0_is_no_stage() -> None:
+    network = ac.create_model("timm:legacy_seresnet18", 10)
+    plan = ac.plan_widths(network, torch.zeros(2, 3, 64, 64), 4)
+    assert not any(group.name.startswith(("layer0", "layer1")) and group.kept < group.channels for group in plan.groups)
+    assert any(group.name.startswith("layer2") and group.kept < group.channels for group in plan.groups)
+
+
 class Tied(nn.Module):
     """Two layers of one weight."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adjcompress.cost.materialise import looked_at
+from adjcompress.modes import deployed, deployed_parameters
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def count(network: nn.Module, example: Tensor) -> Counts:
     """Count what `network` costs for one image.
 
     `example` is a batch (N, C, H, W); its values and N do not matter. Where the network allows it nothing is computed: its
-    copy runs on the meta device, so ResNet-50 takes a quarter of a second. The network is left as it was.
+    copy runs on the meta device, so ResNet-50 takes a quarter of a second. What exists in training only, an auxiliary head, is
+    not counted. The network is left as it was.
     """
     flops = looked_at(network, example, _flops)
     by_module = {name: sum(by_operation.values()) // 2 for name, by_operation in flops.items()}
@@ -59,12 +61,12 @@ def count(network: nn.Module, example: Tensor) -> Counts:
             sum(parameter.numel() for parameter in module.parameters(recurse=False)),
             by_module.get(f"{root}.{name}", 0) if not list(module.children()) or hasattr(module, "materialised") else 0,
         )
-        for name, module in network.named_modules()
+        for name, module in deployed(network, dict(network.named_modules())).items()
         if list(module.parameters(recurse=False))
     )
-    state = network.state_dict()
+    state = deployed(network, network.state_dict())
     return Counts(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=deployed_parameters(network),
         macs=by_module.get("Global", 0),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
         per_layer=layers,

@@ -326,11 +326,13 @@ def table_for(path: Path, budgets: Sequence[Budget]) -> LatencyTable:
     threads, batch = table.conditions.threads, table.conditions.batch
     for budget in (budget for budget in budgets if budget.cost == "latency"):
         cores = TARGET_CORES[budget.target] if budget.target else threads
-        if threads != cores or batch != 1:
+        spins = budget.target is not None and table.conditions.spinning and cores > 1  # a target's threads do not
+        if threads != cores or batch != 1 or spins:
             target = f" --target {budget.target}" if budget.target else ""
             raise AdjCompressError(
                 f"--budget {budget} is for one image at a time{f' and {cores} threads' if budget.target else ''}; {path} holds "
-                f"batch {batch} and {threads} threads: measure another, adjcompress bench --table FILE --model NAME{target}."
+                f"batch {batch} and {threads} threads{', which spin' if spins else ''}: measure another, adjcompress bench "
+                f"--table FILE --model NAME{target}."
             )
     return table
 

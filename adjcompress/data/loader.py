@@ -71,12 +71,12 @@ def smallest_batch(images: int, batch_size: int, halves: bool = False) -> int:
     return min(len(batch) for batch in epoch_batches(images, batch_size, 0, 0, halves=halves))
 
 
-def check_batches(split: Split, batch_size: int, world: int = 1) -> None:
-    """Refuse batches that `world` processes cannot share among a split's images."""
-    if batch_size < 1 or world * 2 > len(split):
+def check_batches(split: Split, batch_size: int, world: int = 1, halves: bool = False) -> None:
+    """Refuse batches that `world` processes cannot share among a split's images: in every step each has one at least."""
+    if batch_size < 1 or world * 2 > len(split) or smallest_batch(len(split), batch_size * world, halves) < world:
         raise AdjCompressError(
             f"--batch-size {batch_size} with {world} processes does not fit {len(split)} training images: "
-            "at least 1, and 2 images for each process."
+            "at least 1, 2 images for each process, and in every step one for each: take another --batch-size."
         )
 
 

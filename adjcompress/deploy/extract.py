@@ -14,6 +14,7 @@ from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.made import keep
 from adjcompress.errors import AdjCompressError
+from adjcompress.modes import deployed
 from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.training import Run, evaluate_split
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
@@ -27,7 +28,9 @@ _REESTIMATED = 5000  # images that batch norms are re-estimated on, where a netw
 class ExtractReport:
     """A package that was extracted: where it lies, what it says, and how far it is from the network in training.
 
-    `reestimated`: how far measuring its batch norms anew then moved it; None where that was not done.
+    `full_parameters` and `full_macs` are those of the run's full network; of a run that has none, of the network that it began
+    with, whole or dense: `beside` says which. `reestimated`: how far measuring the batch norms anew then moved the package's
+    network; None where that was not done.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class ExtractReport:
     certificate: Certificate
     reestimated: Certificate | None = None
     unfinished: str | None = None
+    beside: str = "full"
 
     def to_json(self) -> dict[str, Any]:
         package = {
@@ -49,6 +53,7 @@ class ExtractReport:
             "unfinished": self.unfinished,
             "full_parameters": self.full_parameters,
             "full_macs": self.full_macs,
+            "beside": self.beside,
             **package,
         }
 
@@ -81,8 +86,10 @@ def extract_package(
         if name in method.waiting(max(0.0, position.epoch / run.config["recipe"]["epochs"] - 1e-9)):
             raise AdjCompressError(f"Network {name} has not begun to learn yet: {unfinished}")
     plan = method.plan_of(name)
-    spec = replace(run.model, options={**run.model.options, **method.options_of(name)})
-    rebuilt = rebuild(spec, plan, networks[name].state_dict(), method.substitution).eval()
+    network = networks[name]
+    without = getattr(network, "deployed_options", {})
+    spec = replace(run.model, options={**run.model.options, **method.options_of(name), **without})
+    rebuilt = rebuild(spec, plan, deployed(network, network.state_dict()), method.substitution).eval()
     images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
     certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
     if certificate.max_difference != 0:
@@ -109,8 +116,9 @@ def extract_package(
         certificates=[certificate, *([reestimated] if reestimated else [])],
         substitution=method.substitution,
     )
-    whole = count(run.model.build(), info.preprocessing.example())
-    report = ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished)
+    whole = count(networks["full"] if "full" in networks else run.model.build(), info.preprocessing.example())
+    beside = "full" if "full" in networks else method.compared_with or "full"
+    report = ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished, beside)
     keep(run.folder, "extract", str(path), report.to_json())
     return report
 

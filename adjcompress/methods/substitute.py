@@ -15,7 +15,7 @@ from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
-from adjcompress.modes import evaluating
+from adjcompress.modes import deployed_parameters, evaluating
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
 
@@ -60,8 +60,7 @@ class SubstituteMethod(Method):
             )
         network, substitution = substituted(model, example, options)
         assert substitution is not None
-        dense = sum(parameter.numel() for parameter in model.parameters())
-        return cls(network, substitution, dense, options.weight_decay_scaling)
+        return cls(network, substitution, deployed_parameters(model), options.weight_decay_scaling)
 
     @classmethod
     def restore(cls, model: nn.Module, settings: Mapping[str, Any]) -> SubstituteMethod:
@@ -135,6 +134,7 @@ def substituted(model: nn.Module, example: Tensor, options: MethodOptions) -> tu
     if options.substitute is None:
         _check_nothing_for_substitutes(options)
         return model, None
+    check_choice(SCALINGS, options.weight_decay_scaling, "--weight-decay-scaling")
     if options.setting is not None and options.budgets:
         raise AdjCompressError("--setting and --budget both say how large the substitutes are: leave one of them out.")
     parameters = None
@@ -145,7 +145,7 @@ def substituted(model: nn.Module, example: Tensor, options: MethodOptions) -> tu
                 f"--budget {others[0] if others else budget}: a substitute's budget is one number of parameters, params=1.2M, "
                 "or params=0.1 of the dense network's."
             )
-        parameters = int(budget.limit(sum(parameter.numel() for parameter in model.parameters())))
+        parameters = int(budget.limit(deployed_parameters(model)))
     plan = plan_substitution(
         model,
         options.substitute,
@@ -182,7 +182,7 @@ def scaled_groups(
     of `network` holds substitutes. A substitute that is not smaller than its matrix keeps the whole decay.
     """
     inside = of or network
-    whole = sum(parameter.numel() for parameter in inside.parameters())
+    whole = deployed_parameters(inside)
     by_decay: dict[float, list[nn.Parameter]] = {}
     for layer in (module for module in inside.modules() if isinstance(module, Substitute)):
         parameters = layer.compressed()

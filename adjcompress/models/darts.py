@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,8 @@ class Darts(nn.Module):
 
     # What arXiv:1906.00859 leaves dense where it substitutes structured layers.
     dense_layers = ("auxiliary.*",)
+    training_only = ("auxiliary",)
+    deployed_options: ClassVar[Mapping[str, Any]] = {"auxiliary": False}
     progress: Tensor
 
     def __init__(self, num_classes: int, channels: int, cells: int, auxiliary: bool, drop_path: float) -> None:

@@ -28,8 +28,8 @@ def attention_map(features: Tensor) -> Tensor:
 
 
 def attention_loss(maps: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
-    """sum_j beta' mean((Q_j - wanted_j)^2) with beta' = 3000 / number of maps."""
-    differences = [(map - other).square().mean() for map, other in zip(maps.values(), wanted.values(), strict=True)]
+    """sum_j beta' mean((Q_j - wanted_j)^2) with beta' = 3000 / number of maps; j: the names, in whichever order they ran."""
+    differences = [(map - wanted[name]).square().mean() for name, map in maps.items()]
     return torch.stack(differences).sum() * (_WEIGHT / len(differences))
 
 

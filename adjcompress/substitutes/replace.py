@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first, pick, shortened
-from adjcompress.modes import layers_run
+from adjcompress.modes import deployed_parameters, layers_run
 from adjcompress.substitutes.acdc import Acdc
 from adjcompress.substitutes.hashed import Hashed
 from adjcompress.substitutes.layer import Substitute
@@ -262,8 +262,7 @@ def _depthwise(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def _parameters(network: nn.Module, kind: type[Substitute], layers: Mapping[str, nn.Conv2d], setting: float) -> int:
-    whole = sum(parameter.numel() for parameter in network.parameters())
-    return whole + sum(_of_one(layer, kind, setting) - layer.weight.numel() for layer in layers.values())
+    return deployed_parameters(network) + sum(_of_one(layer, kind, setting) - layer.weight.numel() for layer in layers.values())
 
 
 def _of_one(layer: nn.Conv2d, kind: type[Substitute], setting: float) -> int:
@@ -285,7 +284,7 @@ def _largest_setting(
     network: nn.Module, kind: type[Substitute], name: str, layers: Mapping[str, nn.Conv2d], parameters: int
 ) -> float:
     """The setting of the largest network with at most `parameters`: sizes grow with s and L, and fall with g."""
-    dense = sum(parameter.numel() for parameter in network.parameters())
+    dense = deployed_parameters(network)
     if parameters >= dense:
         raise AdjCompressError(
             f"A budget of {parameters:,} parameters is above the dense network's {dense:,}: nothing is to be replaced. "

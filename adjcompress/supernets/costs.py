@@ -59,6 +59,7 @@ class MacsCost:
         self._sizes = torch.tensor([float(sizes[node.name]) for node in graph.nodes], dtype=torch.double)
         place = {node.name: number for number, node in enumerate(graph.nodes)}
         self._inputs = torch.zeros(len(graph.nodes), len(graph.nodes), dtype=torch.double)  # node, its input
+        self._images = torch.tensor([float(IMAGES in node.inputs) for node in graph.nodes], dtype=torch.double)
         for node in graph.nodes:
             for name in node.inputs:
                 if name != IMAGES:
@@ -67,7 +68,7 @@ class MacsCost:
 
     def of(self, active: Tensor) -> Tensor:
         runs = active.double()
-        taken = runs @ self._inputs.T  # how many inputs each node sums
+        taken = runs @ self._inputs.T + self._images  # how many inputs each node sums
         return runs @ self.per_node + (runs * self._sizes * (taken - 1).clamp(min=0)).sum(1)
 
 

@@ -246,7 +246,7 @@ class _Training:
             terms = self.step_loss(*self._shown(pixels, labels), progress)
             _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
             loss = terms["loss"].detach()
-            self.fabric.backward(terms["loss"])
+            self.fabric.backward(terms["loss"] * self._share(labels).to(terms["loss"]) if world > 1 else terms["loss"])
             if self.recipe.clip_norm:
                 norm = self.recipe.clip_norm
                 self.fabric.clip_gradients(self.step_loss, self.optimizers[0], max_norm=norm, error_if_nonfinite=False)
@@ -282,6 +282,16 @@ class _Training:
             images, labels = v2.MixUp(alpha=self.recipe.mixup, num_classes=len(self.data.classes))(images, labels)
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=order), self._targets(labels)
+
+    def _share(self, labels: Tensor) -> Tensor:
+        """What a process multiplies its mean loss by, so that the mean over all is that over the step's images.
+
+        They may be shared unequally; so may pixels with a label, by which a segmentation goes.
+        """
+        counted = (labels >= 0).sum() if labels.ndim == 3 else torch.tensor(len(labels), device=labels.device)
+        total = self.fabric.all_reduce(counted.double(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return counted * self.fabric.world_size / total.clamp(min=1)
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Labels (N,) or (N, H, W), or, mixed or smoothed, probabilities (N, classes)."""
@@ -334,7 +344,7 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
             raise AdjCompressError(f"{option} spreads the labels of images; pixels' labels stay as they are: leave it out.")
     if method.alone is not None and processes > 1:
         raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
-    check_batches(data.train, recipe.batch_size, processes)
+    check_batches(data.train, recipe.batch_size, processes, method.halves_after is not None)
     steps = recipe.epochs * steps_of(len(data.train), recipe.batch_size * processes)
     if waiting := method.waiting((steps - 1) / steps):
         raise AdjCompressError(

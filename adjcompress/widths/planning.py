@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.modes import tensors_of
+from adjcompress.modes import layers_run, tensors_of
 from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, is_depthwise, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
@@ -68,7 +68,7 @@ def slim_groups(
     """Find the channel groups and which of them are slim, by patterns as in `plan_widths`; each must name a layer."""
     groups = channel_groups(network, example)
     cuttable = [layer for group in groups for layer in group.producers]
-    default_slim, default_keep = default_patterns(network, cuttable)
+    default_slim, default_keep = default_patterns(network, cuttable, example)
     slim_patterns = default_slim if slim is None else slim
     keep_patterns = (*(default_keep if slim is None else ()), *(keep or ()))
     for option, patterns in (("--slim", slim_patterns), ("--keep", keep_patterns), ("alpha", by_alpha)):
@@ -139,16 +139,17 @@ def nothing_is_slim(network: nn.Module, found: SlimGroups) -> AdjCompressError:
     )
 
 
-def default_patterns(network: nn.Module, cuttable: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def default_patterns(network: nn.Module, cuttable: Sequence[str], example: Tensor) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Patterns (slim, keep) where the user gives none: what the papers do [P1 section 5, appendix C].
 
-    A network with stages layer1, layer2, ... is a ResNet: the stem and the first stage keep their width.
+    A network with stages layer1, layer2, ... is a ResNet: the stem (which may be called layer0) and the first stage keep their
+    width. In others the layer keeps it that runs first, wherever it is declared.
     """
-    stages = sorted(name for name, _ in network.named_children() if re.fullmatch(r"layer\d+", name))
+    found = (re.fullmatch(r"layer([1-9]\d*)", name) for name, _ in network.named_children())
+    stages = sorted((stage for stage in found if stage), key=lambda stage: int(stage[1]))
     if len(stages) >= 2:
-        return tuple(stages[1:]), ()
-    order = [name for name, _ in network.named_modules()]
-    return ("*",), tuple(sorted(cuttable, key=order.index)[:1])
+        return tuple(stage[0] for stage in stages[1:]), ()
+    return ("*",), next(((name,) for name in layers_run(network, example) if name in cuttable), ())
 
 
 def _matches(layers: Sequence[str], patterns: Sequence[str]) -> bool:
