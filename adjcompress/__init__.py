@@ -1,11 +1,13 @@
 """Make convolutional networks small and fast, with proof: the public API."""
 
 from adjcompress.adjoined import AdjoinedNetwork, Curriculum, RandomMask, adjoin, adjoint_loss, trunk_of
-from adjcompress.bench import benchmark, measure_table, read_table
+from adjcompress.bench import BenchReport, Timing, benchmark, keep_timings, measure_table, read_table
 from adjcompress.cost import Counts, LatencyTable, count
-from adjcompress.data import DataSpec, ImageData, load_data, read_data
+from adjcompress.data import DataSpec, ImageData, Preprocessing, load_data, read_data
 from adjcompress.deploy import (
     ExportOptions,
+    ExportReport,
+    ExtractReport,
     Int8Options,
     export_onnx,
     export_package,
@@ -25,7 +27,7 @@ from adjcompress.methods import (
 )
 from adjcompress.models import ModelSpec, create_model
 from adjcompress.models.graph import Graph, GraphNetwork, Node
-from adjcompress.packages import load_package, package_info, save_package
+from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.report import write_report
 from adjcompress.substitutes import Substitution, apply_substitution, plan_substitution, substitute
 from adjcompress.supernets import distributed_cost
@@ -45,13 +47,23 @@ from adjcompress.training import (
     train,
 )
 from adjcompress.version import __version__
-from adjcompress.widths import WidthPlan, compare, order_channels_, plan_widths, reestimate_batch_norm_, slice_model
+from adjcompress.widths import (
+    Certificate,
+    WidthPlan,
+    compare,
+    order_channels_,
+    plan_widths,
+    reestimate_batch_norm_,
+    slice_model,
+)
 
 __all__ = [
     "AdjCompressError",
     "AdjoinedMethod",
     "AdjoinedNetwork",
+    "BenchReport",
     "BudgetedMethod",
+    "Certificate",
     "Counts",
     "Curriculum",
     "DanMethod",
@@ -60,6 +72,8 @@ __all__ = [
     "DropoutMethod",
     "Evaluation",
     "ExportOptions",
+    "ExportReport",
+    "ExtractReport",
     "Graph",
     "GraphNetwork",
     "Hardware",
@@ -69,6 +83,8 @@ __all__ = [
     "MethodOptions",
     "ModelSpec",
     "Node",
+    "PackageInfo",
+    "Preprocessing",
     "RandomMask",
     "Recipe",
     "Reporter",
@@ -77,6 +93,7 @@ __all__ = [
     "StandardMethod",
     "SubstituteMethod",
     "Substitution",
+    "Timing",
     "TrainOptions",
     "WidthPlan",
     "__version__",
@@ -93,6 +110,7 @@ __all__ = [
     "export_package",
     "extract_package",
     "fit",
+    "keep_timings",
     "launch",
     "load_data",
     "load_package",

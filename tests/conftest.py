@@ -100,7 +100,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory, digits: ac.ImageData)
 
 
 @pytest.fixture
-def tiny_run(tmp_path: Path, trained_once: Path, monkeypatch: pytest.MonkeyPatch) -> ac.deploy.extract.Run:
+def tiny_run(tmp_path: Path, trained_once: Path, monkeypatch: pytest.MonkeyPatch) -> ac.Run:
     """A finished adjoined run of one epoch of its own, with its working directory."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained_once, "runs/tiny")
@@ -117,7 +117,7 @@ def tiny_method(
     return spec, method
 
 
-def train_tiny(folder: str, digits: ac.ImageData, **changes: object) -> ac.deploy.extract.Run:
+def train_tiny(folder: str, digits: ac.ImageData, **changes: object) -> ac.Run:
     spec, method = tiny_method(digits)
     recipe = ac.recipe("quick").changed(**{"epochs": 1, "batch_size": 32, **changes})
     return ac.fit(method, digits, recipe, folder, model=spec)

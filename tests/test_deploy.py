@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.deploy import ExportOptions, export_full, export_package, first_pixels
-from adjcompress.deploy.extract import Run
+from adjcompress.training import Run
 
 
 def small_package(path: Path) -> nn.Module:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import adjcompress as ac
 from adjcompress.deploy import ExportOptions, export_package, first_pixels
-from adjcompress.deploy.extract import Run
+from adjcompress.training import Run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRAIN = "--limit 60 --epochs 1 --model wrn_10_1 --alpha 2 --batch-size 4 --json"

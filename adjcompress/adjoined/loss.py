@@ -68,9 +68,10 @@ def adjoint_loss(
 ) -> AdjointLoss:
     """The adjoint loss of one batch. arXiv:2006.05624; P1 definition 1.
 
-    `full` and each of `smalls` are logits (N, classes); `labels` are classes (N,) or probabilities (N, classes). With
-    several small networks their divergences are averaged. `detach` stops the gradient through p, which the papers do not;
-    nor do they have `small_labels`, the part s of the small networks' loss that is cross-entropy with the labels.
+    `full` and each of `smalls` are logits (N, classes[, H, W]); `labels` are classes (N[, H, W]), of which those below 0 of a
+    segmentation count for nothing, or probabilities (N, classes). With several small networks their divergences are averaged.
+    `detach` stops the gradient through p, which the papers do not; nor do they have `small_labels`, the part s of the small
+    networks' loss that is cross-entropy with the labels.
     """
     target = full.detach() if detach else full
     mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()

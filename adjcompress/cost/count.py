@@ -8,7 +8,7 @@ at 224 px has 4.089 GMACs and 25,557,032 parameters.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class Counts:
     macs: int
     bytes: int
     per_layer: tuple[LayerCount, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     def macs_of(self, parts: Iterable[str]) -> int:
         """MACs of the layers that are these modules, or lie within them: "layer1" has those of layer1.0.conv1."""

@@ -8,6 +8,7 @@ that decided, plan.json.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -211,18 +212,16 @@ def latest_run() -> Path:
 def held(folder: Path) -> Iterator[None]:
     """Within the block no other process can train in this run; the system lets go of it when the process ends.
 
-    Where files cannot be locked (Windows, some network file systems) nothing is held.
+    Where files cannot be locked (some network file systems) nothing is held.
     """
     with (folder / "config.json").open() as file:
         try:
-            import fcntl
-
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AdjCompressError(
                 f"{folder} is being trained by another process: wait for it, or choose another --run."
             ) from error
-        except (ImportError, OSError):
+        except OSError:
             pass
         yield
 
