@@ -205,12 +205,16 @@ def test_a_search_under_a_budget_and_its_plan_on_other_data(folder: Path) -> Non
     assert widths == [group["kept"] for group in json.loads(Path(plan).read_text())["groups"]]
 
 
-def test_a_run_outside_of_runs_is_followed_too(folder: Path) -> None:
-    run(*TRAIN, "--run", "elsewhere/mine")
-    run("extract")
-    run("export", "model.onnx")
+def test_a_run_outside_of_runs_is_followed_too_and_with_json_standard_output_is_json_alone(folder: Path) -> None:
+    train = json.loads(run(*TRAIN, "--run", "elsewhere/mine", "--json").stdout)
+    assert train["test"]["alpha2"]["images"] > 0
+    extract = json.loads(run("extract", "--json").stdout)
+    assert extract["certificate"]["max_difference"] == 0
+    export = json.loads(run("export", "model.onnx", "--json").stdout)
+    assert export["certificate"]["relative"] <= 1e-4
     bench = json.loads(run("bench", "--duration", "0.05", "--json").stdout)
     assert [Path(timing["path"]).name for timing in bench["timings"]] == ["model.onnx", "full.onnx"]
+    assert bench["timings"][1]["speedup"]["value"] == 1
     kept = json.loads((folder / "elsewhere/mine/deployed.json").read_text())
     assert set(kept) == {"extract", "export", "bench"} and len(kept["export"]) == 2
 
@@ -228,17 +232,6 @@ def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypa
     assert "layer shapes at" in result.stdout and ac.LatencyTable.read("table.json").sweeps
     again = run(*asked, "--json")
     assert json.loads(again.stdout)["measured"] == 0
-
-
-def test_with_json_standard_output_is_json_alone() -> None:
-    train = json.loads(run(*TRAIN, "--json").stdout)
-    assert train["test"]["alpha2"]["images"] > 0
-    extract = json.loads(run("extract", "--json").stdout)
-    assert extract["certificate"]["max_difference"] == 0
-    export = json.loads(run("export", "model.onnx", "--json").stdout)
-    assert export["certificate"]["relative"] <= 1e-4
-    bench = json.loads(run("bench", "--duration", "0.1", "--json").stdout)
-    assert bench["timings"][1]["speedup"]["value"] == 1
 
 
 def test_quiet_is_quiet() -> None:
