@@ -270,9 +270,7 @@ def test_a_teacher_of_other_classes_or_images_or_no_package_is_refused(here: Pat
     spec, data = ac.ModelSpec("wrn_10_1", 10, 32), ac.load_data("digits")
     names = tuple(f"animal{number}" for number in range(10))
     ac.save_package(spec.build(), "animals.safetensors", model=spec, classes=names, preprocessing=data.preprocessing)
-    with pytest.raises(
-        ac.AdjCompressError, match=r"knows 10 classes \(animal0, animal1, animal2 and 7 more\) and the data has 10"
-    ):
+    with pytest.raises(ac.AdjCompressError, match=r"knows 10 classes \(animal0, animal1, animal2 and 7 more\) and the data"):
         read_teacher(Path("animals.safetensors"), spec, data)
     other = dataclasses.replace(data.preprocessing, mean=(0.1, 0.2, 0.3))
     ac.save_package(spec.build(), "grey.safetensors", model=spec, classes=data.classes, preprocessing=other)
