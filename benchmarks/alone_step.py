@@ -20,7 +20,7 @@ from train_step import interleaved
 import adjcompress as ac
 from adjcompress.methods import Method, MethodOptions, StandardMethod
 from adjcompress.training import recipe
-from adjcompress.training.recipe import make_optimizers
+from adjcompress.training.recipes import make_optimizers
 
 CASES = {
     "resnet18, alpha 8, 32 px, bf16": {"name": "resnet18", "alpha": 8.0, "size": 32, "batch": 128},

@@ -24,7 +24,7 @@ from train_step import interleaved, step
 
 import adjcompress as ac
 from adjcompress.methods import MethodOptions, SearchMethod
-from adjcompress.training.recipe import make_optimizers
+from adjcompress.training.recipes import make_optimizers
 
 CASES: dict[str, dict[str, Any]] = {
     "resnet18, alphas 1 2 4 8, 32 px": {"name": "resnet18", "alphas": (1, 2, 4, 8), "size": 32, "batch": 128},

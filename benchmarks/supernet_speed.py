@@ -24,7 +24,7 @@ import adjcompress as ac
 from adjcompress.supernets import MacsCost, StochasticSuperNetwork
 from adjcompress.supernets.distributed import _cycles
 from adjcompress.training import recipe
-from adjcompress.training.recipe import make_optimizers
+from adjcompress.training.recipes import make_optimizers
 
 PARTS = (0.1, 0.5, 1.0)
 

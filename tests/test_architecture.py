@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,12 @@ def test_every_package_is_listed_in_setup_cfg() -> None:
     listed = set(config["options"]["packages"].split())
     present = {"adjcompress", *(f"adjcompress.{path.parent.name}" for path in LIBRARY.glob("*/__init__.py"))}
     assert listed == present | {"adjcompress_cli"}
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
+    """`import adjcompress.package.module as m` would give the function."""
+    for path in FILES:
+        *package, name = path.relative_to(ROOT).with_suffix("").parts
+        if name != "__init__":
+            module = importlib.import_module(".".join((*package, name)))
+            assert getattr(sys.modules[".".join(package)], name) is module, path

@@ -23,7 +23,7 @@ from adjcompress.data import DataSpec
 from adjcompress.data.loader import steps_of
 from adjcompress.methods import AdjoinedMethod, MethodOptions
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.recipe import fill_second_moments_, hand_over_, make_optimizers
+from adjcompress.training.recipes import fill_second_moments_, hand_over_, make_optimizers
 from adjcompress.widths import order_channels_
 
 IMAGE = torch.zeros(2, 3, 32, 32)

@@ -24,7 +24,7 @@ from adjcompress.methods import METHODS, DanMethod, MethodOptions, SearchMethod
 from adjcompress.report import write_report
 from adjcompress.training import TrainOptions, read_plan, resume, train
 from adjcompress.training.checkpoint import newest_checkpoint
-from adjcompress.training.recipe import make_optimizers
+from adjcompress.training.recipes import make_optimizers
 from adjcompress.widths import plan_like
 
 OPTIONS = MethodOptions(budgets=("macs=0.6",))

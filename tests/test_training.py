@@ -33,7 +33,7 @@ from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, load_optimizers_, newest_checkpoint, optimizer_tensors
 from adjcompress.training.meter import Meter
-from adjcompress.training.recipe import RECIPES, make_optimizers, set_rates_
+from adjcompress.training.recipes import RECIPES, make_optimizers, set_rates_
 from adjcompress.training.run import held, point_latest_at
 
 SCRIPT = """

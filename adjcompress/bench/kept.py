@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adjcompress.bench.latency import BenchReport, Timing
-from adjcompress.deploy.made import deployed, keep
+from adjcompress.deploy.trail import deployed, keep
 
 
 def keep_timings(run: Path, report: BenchReport) -> None:

@@ -1,7 +1,7 @@
 """What does a network cost?"""
 
 from adjcompress.cost.budget import Budget, parse_budgets
-from adjcompress.cost.count import Counts, LayerCount, count
+from adjcompress.cost.counting import Counts, LayerCount, count
 from adjcompress.cost.grid import Grid
 from adjcompress.cost.latency import (
     STEADY,

@@ -21,9 +21,9 @@ from adjcompress.deploy.extract import extract_package, first_pixels
 from adjcompress.deploy.graph import halved, traced
 from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
 from adjcompress.deploy.layout import Unblocked, unblocked
-from adjcompress.deploy.made import keep, run_of
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
+from adjcompress.deploy.trail import keep, run_of
 from adjcompress.errors import AdjCompressError, shortened
 from adjcompress.files import check_output, written_aside, written_together
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
-from adjcompress.deploy.made import keep
+from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
 from adjcompress.modes import deployed
 from adjcompress.packages import PackageInfo, rebuild, save_package

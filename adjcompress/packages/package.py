@@ -21,7 +21,7 @@ from adjcompress.data import DataSpec, Preprocessing
 from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.files import check_output, written_aside
 from adjcompress.models import ModelSpec, state_checksum
-from adjcompress.packages.rebuild import rebuild
+from adjcompress.packages.rebuilding import rebuild
 from adjcompress.substitutes import Substitution
 from adjcompress.version import versions
 from adjcompress.widths import Certificate, WidthPlan

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adjcompress.bench.latency import SEQUENTIAL
-from adjcompress.deploy.made import DEPLOYED
+from adjcompress.deploy.trail import DEPLOYED
 from adjcompress.errors import first_line
 from adjcompress.report.words import counted, printable
 

@@ -1,9 +1,9 @@
 """How is a network trained, kept and evaluated?"""
 
-from adjcompress.training.evaluate import Evaluation, evaluate, evaluate_split
+from adjcompress.training.evaluation import Evaluation, evaluate, evaluate_split
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import fit
-from adjcompress.training.recipe import RECIPES, Recipe, recipe
+from adjcompress.training.recipes import RECIPES, Recipe, recipe
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import Run, begun_run, latest_run, new_run_folder, open_run, read_plan
 from adjcompress.training.start import TrainOptions, hardware_of, resume, train

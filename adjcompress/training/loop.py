@@ -46,13 +46,13 @@ from adjcompress.training.checkpoint import (
     save_checkpoint,
     under,
 )
-from adjcompress.training.evaluate import Evaluation, evaluate_split
+from adjcompress.training.evaluation import Evaluation, evaluate_split
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, launch, precision_name
 from adjcompress.training.memory_order import channels_last
 from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
-from adjcompress.training.recipe import Recipe, fill_second_moments_, hand_over_, make_optimizers, set_rates_
+from adjcompress.training.recipes import Recipe, fill_second_moments_, hand_over_, make_optimizers, set_rates_
 from adjcompress.training.reporter import Reporter, StepNews
 from adjcompress.training.run import FORMAT, Run, held, open_run, read_log, start_run, write_log, write_results
 from adjcompress.version import versions

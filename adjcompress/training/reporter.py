@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adjcompress.training.recipe import Recipe
+from adjcompress.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from adjcompress.files import system_errors, write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions
 from adjcompress.models import ModelSpec
 from adjcompress.training.checkpoint import Found, newest_checkpoint
-from adjcompress.training.recipe import Recipe
+from adjcompress.training.recipes import Recipe
 from adjcompress.widths import WidthPlan
 
 RUNS = Path("runs")

@@ -20,7 +20,7 @@ from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import check_training, fit
-from adjcompress.training.recipe import RECIPES, Recipe
+from adjcompress.training.recipes import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import (
     PLAN,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adjcompress.methods import MethodOptions
-from adjcompress.training.recipe import Recipe
+from adjcompress.training.recipes import Recipe
 
 _PAPERS_ALONE = ("beta", "substitute", "schedule", "weight")
 _PAPERS_RECIPES = ("papers-cifar", "imagenet")
