@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from conftest import TinyNet
 from hypothesis import given, settings
@@ -35,6 +37,8 @@ def test_counts_do_not_depend_on_the_batch_and_leave_the_network_alone() -> None
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert ac.count(network, torch.zeros(1, 3, 32, 32)) == ac.count(network, torch.zeros(5, 3, 32, 32))
     assert network.training
+    counts = ac.count(network, torch.zeros(1, 3, 32, 32))
+    assert json.loads(json.dumps(counts.to_json()))["per_layer"][0]["name"] == counts.per_layer[0].name
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 

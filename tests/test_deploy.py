@@ -183,6 +183,19 @@ def test_what_is_extracted_equals_the_network_in_training(tiny_run: Run, images:
     assert full.path == Path("full.safetensors") and full.package.plan is None
 
 
+def test_what_python_makes_of_a_run_is_kept_with_it_as_what_the_commands_do(tiny_run: Run) -> None:
+    from adjcompress.deploy import deployed
+
+    package = ac.extract_package(tiny_run).path
+    exported = ac.export_package(package, "small.onnx", tiny_run.data())
+    timed = ac.benchmark([exported.path], duration=0.01)
+    ac.keep_timings(tiny_run.folder, timed)
+    kept = deployed(tiny_run.folder)
+    assert list(kept["extract"]) == [str(package)] and kept["bench"]["1 thread"]["timings"][0]["path"] == "small.onnx"
+    assert kept["export"]["small.onnx"]["package"] == str(package) and kept["export"]["small.onnx"]["name"] == "alpha2"
+    assert "No network was extracted yet" not in ac.write_report(tiny_run).read_text()
+
+
 def test_batch_norms_are_measured_anew_where_that_is_asked_for(tiny_run: Run) -> None:
     plain = ac.load_package(ac.extract_package(tiny_run, output=Path("plain.safetensors")).path).state_dict()
     report = ac.extract_package(tiny_run, output=Path("anew.safetensors"), reestimate=True)
