@@ -37,7 +37,7 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def deployed(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:
+def deployed_part(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:
     """Of what is known by the names of tensors or modules, that which leaves training with the network.
 
     A network says by `training_only` which of its modules do not: an auxiliary head.
@@ -48,7 +48,7 @@ def deployed(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:
 
 def deployed_parameters(network: nn.Module) -> int:
     """How many parameters leave training with the network."""
-    return sum(parameter.numel() for parameter in deployed(network, dict(network.named_parameters())).values())
+    return sum(parameter.numel() for parameter in deployed_part(network, dict(network.named_parameters())).values())
 
 
 def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

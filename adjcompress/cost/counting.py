@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adjcompress.cost.materialise import looked_at
-from adjcompress.modes import deployed, deployed_parameters
+from adjcompress.modes import deployed_parameters, deployed_part
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def count(network: nn.Module, example: Tensor) -> Counts:
             sum(parameter.numel() for parameter in module.parameters(recurse=False)),
             by_module.get(f"{root}.{name}", 0) if not list(module.children()) or hasattr(module, "materialised") else 0,
         )
-        for name, module in deployed(network, dict(network.named_modules())).items()
+        for name, module in deployed_part(network, dict(network.named_modules())).items()
         if list(module.parameters(recurse=False))
     )
-    state = deployed(network, network.state_dict())
+    state = deployed_part(network, network.state_dict())
     return Counts(
         parameters=deployed_parameters(network),
         macs=by_module.get("Global", 0),

@@ -14,7 +14,7 @@ from adjcompress.cost import count
 from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
 from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import deployed
+from adjcompress.modes import deployed_part
 from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.training import Run, evaluate_split
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
@@ -89,7 +89,7 @@ def extract_package(
     network = networks[name]
     without = getattr(network, "deployed_options", {})
     spec = replace(run.model, options={**run.model.options, **method.options_of(name), **without})
-    rebuilt = rebuild(spec, plan, deployed(network, network.state_dict()), method.substitution).eval()
+    rebuilt = rebuild(spec, plan, deployed_part(network, network.state_dict()), method.substitution).eval()
     images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
     certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
     if certificate.max_difference != 0:

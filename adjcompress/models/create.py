@@ -223,10 +223,12 @@ def check_takes(
             "classifiers out."
         )
     _, *outputs = (trained if isinstance(trained, Tensor) else trained.logits).shape
-    if not outputs or (classes is not None and outputs[0] != classes):
+    if not outputs:
+        raise AdjCompressError(f"Model {name} gives one number for each image, where logits (N, classes) are expected.")
+    if classes is not None and outputs[0] != classes:
         raise AdjCompressError(
-            f"Model {name} gives {outputs[0] if outputs else 'no'} logits for each image, and the data has {classes} classes: "
-            "let its function take num_classes, or say by --model-option how many it is to give."
+            f"Model {name} gives {outputs[0]} logits for each image, and the data has {classes} classes: let its function take "
+            "num_classes, or say by --model-option how many it is to give."
         )
     shape = tuple(outputs[1:])
     if per_pixel is not None and shape != per_pixel:
