@@ -166,7 +166,7 @@ _SECTIONS = {
 @click.option(
     "--widen",
     help="With --small-first: the full network joins as it is (fresh), or computing what the small one does (zeros, copies). "
-    "auto: copies, where they fit. [default: auto or fresh, by --way; dan: fresh]",
+    "auto: copies, where they fit. [default: auto by --way small-first, but fresh with --weights; else fresh]",
 )
 @click.option(
     "--trunk",

@@ -20,6 +20,8 @@ def settled(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the way that suits them, where none is given, and with what it sets."""
     way, ordinary = _way(options), MethodOptions()
     by_way = {name: WAYS[way or "papers"].method.get(name, getattr(ordinary, name)) for name in _BY_WAY}
+    if options["weights"] is not None:
+        by_way["widen"] = "fresh"  # copies would take the place of what the full network's own filters know
     given = {name: options[name] for name in _BY_WAY if options[name] is not None}
     return {**options, "way": way, **by_way, **given}
 

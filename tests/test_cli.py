@@ -127,6 +127,7 @@ def test_the_four_commands_chain_without_arguments(folder: Path) -> None:
         ("--beta 0.5", 0, 20),
         ("--substitute low_rank --setting 0.3", 0, 20),
         ("--weights trained.pt", 0, 20),
+        ("--weights trained.pt --way small-first", 0.8, 50),
         ("--method dan --budget macs=0.5", 0, 20),
         ("--method standard", 0, 20),
     ],
@@ -137,7 +138,8 @@ def test_the_small_networks_learn_first_where_nothing_speaks_against_it(argument
     method = asked.method_options
     assert (method.small_first, asked.recipe.epochs) == (first, epochs)
     by_way = (method.small_labels, method.detach, method.widen, method.trunk)
-    assert by_way == ((0.5, True, "auto", "auto") if first else (0.0, False, "fresh", "own"))
+    widen = "fresh" if "--weights" in arguments else "auto"  # filters that know something are not replaced
+    assert by_way == ((0.5, True, widen, "auto") if first else (0.0, False, "fresh", "own"))
 
 
 def test_a_way_is_told_and_its_parts_may_be_chosen_otherwise(folder: Path) -> None:
