@@ -56,7 +56,7 @@ def main() -> None:
         with torch.device("meta"):
             dense = ac.create_model(name, 1000 if imagenet else 10)
             plan = ac.plan_substitution(dense, substitute, setting=setting) if substitute else None
-            network = ac.apply_substitution(dense, plan) if plan else dense
+            network = ac.apply_substitution(dense, plan, approximate=False) if plan else dense
         counts = ac.count(network, example)
         row = {
             "network": name,

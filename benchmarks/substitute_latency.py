@@ -58,7 +58,7 @@ def layers(folder: Path, duration: float) -> list[dict[str, Any]]:
         variants = {"dense": dense}
         for name, setting in LAYERS:
             plan = ac.plan_substitution(dense, name, setting=setting, layers=names)
-            variants[f"{name} {setting:g}"] = ac.apply_substitution(dense, plan)
+            variants[f"{name} {setting:g}"] = ac.apply_substitution(dense, plan, approximate=False)
         files = []
         for label, network in variants.items():
             files.append(folder / f"{label.replace(' ', '-')}-{channels}.onnx")

@@ -122,7 +122,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, digits: ac.ImageData) -> P
     plan = ac.plan_substitution(dense, "hashed", setting=0.02)
     path = tmp_path_factory.mktemp("package") / "small.safetensors"
     ac.save_package(
-        ac.apply_substitution(dense, plan),
+        ac.apply_substitution(dense, plan, approximate=False),
         path,
         model=spec,
         substitution=plan,
