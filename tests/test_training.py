@@ -511,7 +511,7 @@ train_both_ways(Path("two"), 16)
 
 def train_both_ways(folder: Path, batch_size: int) -> None:
     """Six steps of the papers' way, and of the small network first, in all processes of this launch."""
-    digits = read_data(DataSpec("digits", limit=120))
+    digits = read_data(DataSpec("digits", image_size=16, limit=120))
     digits = replace(digits, train=digits.train.subset(torch.arange(95)), test=digits.test.subset(torch.arange(33)))
     fabric = ac.launch(ac.Hardware("cpu", precision="64"))
     recipe = ac.recipe("cifar").changed(epochs=2, batch_size=batch_size, augmentation="none", lr=0.05)
