@@ -147,8 +147,9 @@ def bench(
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
     run = next((found for found in map(run_of, files) if found is not None), None)
     if run is not None:
-        keep_timings(run, report)
-        write_report(open_run(run))
+        opened = open_run(run)
+        keep_timings(opened, report)
+        write_report(opened)
     for warning in report.warnings:
         if not quiet:
             warn(warning)

@@ -189,7 +189,7 @@ def test_what_python_makes_of_a_run_is_kept_with_it_as_what_the_commands_do(tiny
     package = ac.extract_package(tiny_run).path
     exported = ac.export_package(package, "small.onnx", tiny_run.data())
     timed = ac.benchmark([exported.path], duration=0.01)
-    ac.keep_timings(tiny_run.folder, timed)
+    ac.keep_timings(tiny_run, timed)
     kept = deployed(tiny_run.folder)
     assert list(kept["extract"]) == [str(package)] and kept["bench"]["1 thread"]["timings"][0]["path"] == "small.onnx"
     assert kept["export"]["small.onnx"]["package"] == str(package) and kept["export"]["small.onnx"]["name"] == "alpha2"

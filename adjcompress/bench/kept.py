@@ -7,12 +7,12 @@ from pathlib import Path
 
 from adjcompress.bench.latency import BenchReport, Timing
 from adjcompress.deploy.trail import deployed, keep
+from adjcompress.training import Run
 
 
-def keep_timings(run: Path, report: BenchReport) -> None:
-    """Keep timings in a run's folder, for `write_report`: a report for each setting; of other files in the same setting, one
-    of their own."""
-    earlier = deployed(run).get("bench", {})
+def keep_timings(run: Run, report: BenchReport) -> None:
+    """Keep timings with a run, for `write_report`: a report for each setting; of other files in it, one of their own."""
+    earlier = deployed(run.folder).get("bench", {})
     settings: dict[str, list[Timing]] = {}
     for timing in report.timings:
         name = timing.setting if timing.engine == "onnxruntime" else f"{timing.setting}, {timing.engine}"
@@ -22,4 +22,4 @@ def keep_timings(run: Path, report: BenchReport) -> None:
         if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
             others = files - {str(report.reference)} or files
             name += f": {', '.join(sorted(Path(file).name for file in others))}"
-        keep(run, "bench", name, replace(report, timings=tuple(timings)).to_json())
+        keep(run.folder, "bench", name, replace(report, timings=tuple(timings)).to_json())

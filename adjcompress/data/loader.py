@@ -106,7 +106,7 @@ class TrainingBatches:
         halves_after: float | None = None,
         epochs: int = 1,
     ) -> None:
-        check_batches(split, batch_size, world)
+        check_batches(split, batch_size, world, halves_after is not None)
         self.split = split.to(device) if isinstance(split, TensorSplit) else split
         self._order = (len(split), batch_size, seed)
         self._halves = halves_after is not None

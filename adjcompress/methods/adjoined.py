@@ -29,6 +29,7 @@ from adjcompress.methods.options import MethodOptions, check_plan_alone, check_t
 from adjcompress.methods.protocol import Method, Terms, alpha_name, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
+from adjcompress.modes import deployed_parameters
 from adjcompress.substitutes import Substitution, apply_substitution
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
@@ -82,7 +83,7 @@ class AdjoinedMethod(Method):
         if options.plan is not None:
             check_plan_alone(options)
         refuse_auxiliary(model)
-        dense = sum(parameter.numel() for parameter in model.parameters())
+        dense = deployed_parameters(model)
         model, substitution = substituted(model, example, options)
         if options.plan is not None:
             plans = {cls.planned: plan_like(model, example, options.plan)}

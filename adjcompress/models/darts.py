@@ -98,6 +98,7 @@ class Darts(nn.Module):
 
     # What arXiv:1906.00859 leaves dense where it substitutes structured layers.
     dense_layers = ("auxiliary.*",)
+    # What stays behind when the network leaves training, and the options that build it without.
     training_only = ("auxiliary",)
     deployed_options: ClassVar[Mapping[str, Any]] = {"auxiliary": False}
     progress: Tensor
