@@ -73,6 +73,7 @@ class Job:
         self.spec = ModelSpec(arguments.model, len(self.data.classes), self.data.preprocessing.image_size)
         self.example = self.data.preprocessing.example(2)
         compared = f"{arguments.equal}-{arguments.like}-alpha{arguments.alpha:g}"
+        compared += f"-align{arguments.align}" * (arguments.align > 1)
         self.folder: Path = arguments.folder / f"{arguments.model}-{compared}"
         self.recipe = recipe("cifar").changed(epochs=arguments.epochs, lr=arguments.lr)
         self.full_macs = ac.count(self.spec.build(), self.example).macs
@@ -91,7 +92,7 @@ class Job:
     def plan(self, way: str) -> ac.WidthPlan:
         """The widths of one of ours."""
         slim = (self.arguments.inner,) if way == "inner" else None
-        return ac.plan_widths(self.spec.build(), self.example, self.arguments.alpha, slim)
+        return ac.plan_widths(self.spec.build(), self.example, self.arguments.alpha, slim, align=self.arguments.align)
 
     def fitted(self, name: str, method: Any, epochs: int, named: bool) -> ac.Run:
         """The finished run `name`; what was begun goes on. `named`: the run's settings can rebuild its network."""
@@ -114,7 +115,7 @@ class Job:
 
     def adjoined(self, way: str) -> AdjoinedMethod:
         slim = (self.arguments.inner,) if way == "inner" else None
-        options = MethodOptions(alphas=(self.arguments.alpha,), slim=slim, **OURS[way])
+        options = MethodOptions(alphas=(self.arguments.alpha,), slim=slim, align=self.arguments.align, **OURS[way])
         return AdjoinedMethod.build(self.ordered(), self.example, options)
 
     def epochs_of_ours(self, way: str, method: AdjoinedMethod) -> int:
@@ -273,6 +274,7 @@ def measure(job: Job) -> None:
         "equal": arguments.equal,
         "like": arguments.like,
         "alpha": arguments.alpha,
+        "align": arguments.align,
         "inner": arguments.inner,
         "recipe": job.recipe.to_json(),
         "seed": arguments.seed,
@@ -374,6 +376,7 @@ def main() -> None:
     parser.add_argument("--model", default="cifar_resnet56")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--alpha", type=float, default=2.0)
+    parser.add_argument("--align", type=int, default=1, help="ours: widths are multiples of this")
     parser.add_argument("--equal", choices=["macs", "latency"], default="macs")
     parser.add_argument("--like", choices=["adjoined", "inner"], default="adjoined", help="which of ours the others equal")
     parser.add_argument("--inner", default="*.conv1", help="ours, inner: the layers that are cut")

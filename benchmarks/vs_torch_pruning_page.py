@@ -62,9 +62,10 @@ def page() -> str:
         figures = content["figures"]
         equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
         equal += " to inner's" * (figures.get("like") == "inner")
-        alpha = figures.get("alpha", BEFORE["alpha"])
+        alpha, align = (figures.get(key, BEFORE[key]) for key in ("alpha", "align"))
+        aligned = f", our widths multiples of {align}," * (align > 1)
         lines += [
-            f"## {figures['model']} on {figures['data']}, alpha {alpha:g}, at equal {equal}",
+            f"## {figures['model']} on {figures['data']}, alpha {alpha:g}{aligned or ','} at equal {equal}",
             "",
             f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
             f"seed {figures['seed']}; top-1 on the test images; one thread, ONNX Runtime, batch 1. {ABOUT} "

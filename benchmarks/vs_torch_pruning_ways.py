@@ -29,7 +29,7 @@ PRUNED = {
     "group-norm-wide": Pruning(sparse=True, everywhere=True),
 }
 TAUGHT = {"inner-taught": "inner-cut", "magnitude-taught": "magnitude"}  # the same networks, taught by the one they came from
-BEFORE = {"like": "adjoined", "alpha": 2.0, "inner": "*.conv1"}  # of results that do not say it
+BEFORE = {"like": "adjoined", "alpha": 2.0, "align": 1, "inner": "*.conv1"}  # of results that do not say it
 WAYS = (*OURS, *CUTS, *PRUNED, *TAUGHT)
 
 
