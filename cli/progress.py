@@ -10,7 +10,10 @@ import click
 from adjcompress_cli.show import warn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from torch import nn
 
+from adjcompress.deploy import block_channels, unblocked_by
+from adjcompress.methods import Method
 from adjcompress.training import Recipe, Reporter, StepNews
 
 
@@ -27,6 +30,18 @@ class ProgressReporter(Reporter):
         self._bar: Progress | None = None
         self._accuracy = ""
         self.run: str | None = None  # once its training has begun
+
+    def begins(self, method: Method) -> None:
+        for name, network in method.deployables().items():
+            plan = method.plan_of(name)
+            slow = unblocked_by(plan, network) if plan is not None else ()
+            if slow:
+                first, convolutions = slow[0], sum(isinstance(module, nn.Conv2d) for module in network.modules())
+                warn(
+                    f"{name}: {len(slow)} of {convolutions} convolutions do not fit the blocks of {block_channels()} channels "
+                    f"that ONNX Runtime is fast with on this CPU, {first.layer} with {first.channels_in} -> "
+                    f"{first.channels_out} channels first. --align auto plans somewhat wider ones, which do."
+                )
 
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:
         where = f", after {epoch} of its epochs" if epoch else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 
 import adjcompress as ac
 from adjcompress.bench import measure_table
+from adjcompress.deploy import block_channels
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
@@ -247,6 +249,15 @@ def test_progress_off_a_terminal_is_a_line_an_epoch() -> None:
     assert lines[0] == "runs/digits-wrn_10_1-adjoined: recipe quick, 1 epochs"
     assert lines[1] == "Small networks first: alone for 0.8 of 1 epochs, then with the full one; --way papers begins with all."
     assert lines[2].startswith("epoch   1  loss ") and "alpha2" in lines[2] and "images/s" in lines[2]
+
+
+@pytest.mark.skipif(block_channels() == 1, reason="ONNX Runtime has no blocked layout on this processor: nothing is outside it")
+def test_widths_that_do_not_fit_this_cpu_are_named_before_they_are_trained() -> None:
+    arguments = (*TRAIN[:-2], "--method", "standard", "--alpha", "1.5")
+    told = run(*arguments).stderr.splitlines()[0]
+    assert re.match(r"Warning: alpha1_5: \d of 9 convolutions do not fit the blocks of \d+ channels .* --align auto", told)
+    assert "Warning" not in run(*arguments, "--align", "auto").stderr
+    assert run(*arguments, "--quiet").stderr == ""
 
 
 def test_a_second_run_gets_a_name_of_its_own() -> None:

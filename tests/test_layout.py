@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 import adjcompress as ac
-from adjcompress.deploy import align_auto, block_channels, unblocked
+from adjcompress.deploy import align_auto, block_channels, unblocked, unblocked_by
 from adjcompress.deploy.layout import optimised
 
 
@@ -61,6 +61,25 @@ class TestWithBlocks:
             )
             assert "1" not in {layer.layer for layer in unblocked(exported(wider, tmp_path / f"{number}w.onnx"))}
             assert f"1, {channels} -> {channels} channels, is not in the blocked layout; {layer.wanted_in} -> " in str(layer)
+
+    def test_a_plan_alone_says_what_its_export_will(self, tmp_path: Path) -> None:
+        full = nn.Sequential(
+            nn.Conv2d(3, 32, 3),
+            nn.Conv2d(32, 32, 3, groups=32),
+            nn.Conv2d(32, 64, 3),
+            nn.Conv2d(64, 18, 1),
+            nn.Conv2d(18, 8, 1),  # outside at full width already
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        example = torch.zeros(1, 3, 16, 16)
+        plan = ac.plan_widths(full, example, 32 / 22, slim=["0", "2"])
+        small = ac.slice_model(full, plan)
+        outside = unblocked(exported(small, tmp_path / "small.onnx"))
+        assert [layer.layer for layer in outside] == ["1", "2", "4"]
+        assert unblocked_by(plan, small) == outside[:2]
+        aligned = ac.plan_widths(full, example, 32 / 22, slim=["0", "2"], align=align_auto())
+        assert unblocked_by(aligned, ac.slice_model(full, aligned)) == ()
 
     def test_an_export_says_which_layers_are_outside(self, tmp_path: Path) -> None:
         network = nn.Sequential(nn.Conv2d(3, 30, 1), nn.Conv2d(30, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()

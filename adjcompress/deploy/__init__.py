@@ -3,7 +3,7 @@
 from adjcompress.deploy.export import ExportOptions, ExportReport, export_full, export_onnx, export_package
 from adjcompress.deploy.extract import ExtractReport, extract_package, first_pixels
 from adjcompress.deploy.int8 import Int8Options, Int8Report
-from adjcompress.deploy.layout import align_auto, block_channels, unblocked
+from adjcompress.deploy.layout import align_auto, block_channels, unblocked, unblocked_by
 from adjcompress.deploy.trail import Made, deployed, keep, made, newest_onnx, newest_package, remember, run_of
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "remember",
     "run_of",
     "unblocked",
+    "unblocked_by",
 ]

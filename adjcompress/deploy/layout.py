@@ -18,8 +18,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.widths import WidthPlan
 
 _BLOCKED = "com.microsoft.nchwc"
 _PLAIN = ("", "ai.onnx", "com.microsoft")
@@ -115,6 +117,29 @@ def unblocked(model: onnx.ModelProto | Path) -> tuple[Unblocked, ...]:
     return tuple(found)
 
 
+def unblocked_by(plan: WidthPlan, cut: nn.Module) -> tuple[Unblocked, ...]:
+    """The convolutions of a network cut by `plan` that had the blocked layout before, and have it no longer.
+
+    Known from the widths alone, before anything is trained or exported; empty where this machine has no blocks.
+    """
+    found = []
+    for name, module in cut.named_modules() if block_channels() > 1 else ():
+        before = plan.shapes.get(f"{name}.weight")
+        if before is None or not isinstance(module, nn.Conv2d):
+            continue
+        groups = before[0] // (module.out_channels // module.groups) if module.groups > 1 else 1  # whole ones are cut
+        kernel, now = module.kernel_size[-1], (module.in_channels, module.out_channels, module.groups)
+        if _is_blocked(before[1] * groups, before[0], groups, kernel) and not _is_blocked(*now, kernel):
+            found.append(Unblocked(name, *now, *(_blocked_widths(*now, kernel) or (None, None))))
+    return tuple(found)
+
+
+@functools.cache
+def _is_blocked(in_channels: int, out_channels: int, groups: int, kernel: int) -> bool:
+    """Whether ONNX Runtime blocks such a convolution here."""
+    return not any(float_convolutions(optimised(_one_convolution(in_channels, out_channels, groups, kernel))))
+
+
 @functools.cache
 def _blocked_widths(in_channels: int, out_channels: int, groups: int, kernel: int) -> tuple[int, int] | None:
     """The smallest larger (in, out) widths, in multiples of 4, with which ONNX Runtime blocks such a convolution."""
@@ -133,8 +158,7 @@ def _blocked_widths(in_channels: int, out_channels: int, groups: int, kernel: in
             candidates = [(up(in_channels // groups, step) * groups, up(out_channels // groups, step) * groups)]
         for wanted in candidates:
             depthwise = groups == in_channels == out_channels and groups > 1
-            model = _one_convolution(*wanted, groups=wanted[0] if depthwise else groups, kernel=kernel)
-            if not any(float_convolutions(optimised(model))):
+            if _is_blocked(*wanted, wanted[0] if depthwise else groups, kernel):
                 return wanted
     return None
 

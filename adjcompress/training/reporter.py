@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adjcompress.methods import Method
 from adjcompress.training.recipes import Recipe
 
 
@@ -29,6 +30,9 @@ class StepNews:
 
 class Reporter:
     """Hears of everything and says nothing. The command line and tests override what they need."""
+
+    def begins(self, method: Method) -> None:
+        """What a new training is about to train, at widths that are known; not told of a search, nor where a run goes on."""
 
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:
         """Training begins in folder `run`, or goes on after `epoch` epochs."""

@@ -209,6 +209,8 @@ class _Job:
 
     def fit(self, method: Method, recipe: Recipe, resume: bool = False) -> Run:
         """Train the run itself."""
+        if self.reporter is not None and self.fabric.is_global_zero and not resume:
+            self.reporter.begins(method)
         return fit(method, self.data, recipe, self.run, resume=resume, notes=self.notes, **self._shared())
 
     def search_then_fit(self, search: Search, resume: bool) -> Run:
