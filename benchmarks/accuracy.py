@@ -33,7 +33,7 @@ from accuracy_plot import plot
 from accuracy_ways import PROTOCOLS, TEACHER, result_name, ways
 from record import RESULTS, record
 from torch import nn
-from training import timed, trained
+from training import differing, timed, trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -111,7 +111,7 @@ def measure(job: Job) -> None:
     }
     if job.arguments.add:
         earlier = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
-        other = [key for key, value in figures.items() if earlier[key] != value]
+        other = differing(earlier, figures)
         if other:
             raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
         new = {(row["way"], row["seed"]) for row in rows}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from record import RESULTS, record
-from training import trained
+from training import differing, trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -123,8 +123,7 @@ def earlier(job: Job) -> dict[str, Any]:
         "seed": job.arguments.seed,
     }
     budgets = {row["budget"] for row in figures["rows"] if "budget" in row}
-    now["recipe"] = {name: now["recipe"][name] for name in figures["recipe"]}  # later settings have their defaults
-    if any(figures[name] != value for name, value in now.items()) or budgets != set(job.arguments.budgets):
+    if differing(figures, now) or budgets != set(job.arguments.budgets):
         raise SystemExit("results/substitutes.json is of another network, data, recipe, seed or budgets: run without --add.")
     return figures
 

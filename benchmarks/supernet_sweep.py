@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from record import RESULTS, record
-from training import trained
+from training import differing, trained
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data
@@ -199,9 +199,12 @@ def with_earlier(rows: list[dict[str, Any]], sweep: Sweep, plain_ms: float) -> l
     What was trained by another recipe, seed or on other images is refused.
     """
     earlier = json.loads((RESULTS / f"{sweep.arguments.name}.json").read_text())["figures"]
-    now = recipe("cifar").changed(epochs=sweep.arguments.epochs, batch_size=sweep.arguments.batch_size).to_json()
-    same = all(now[name] == value for name, value in earlier["recipe"].items())
-    if not same or earlier["seed"] != sweep.arguments.seed or earlier["images"] != len(sweep.data.train):
+    now = {
+        "recipe": recipe("cifar").changed(epochs=sweep.arguments.epochs, batch_size=sweep.arguments.batch_size).to_json(),
+        "seed": sweep.arguments.seed,
+        "images": len(sweep.data.train),
+    }
+    if differing(earlier, now):
         raise SystemExit(f"results/{sweep.arguments.name}.json is of another recipe, seed or data: measure without --add.")
     kept = {row["name"]: row for row in earlier["rows"]}
     for row in rows:

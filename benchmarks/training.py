@@ -67,6 +67,15 @@ def fitted(
     return ac.open_run(folder)
 
 
+def differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a result's figures were made with that is not as now. Settings that a recipe does not know had their defaults."""
+
+    def known(name: str, value: Any) -> Any:
+        return Recipe(**value) if name == "recipe" else value
+
+    return [name for name, value in now.items() if known(name, earlier[name]) != known(name, value)]
+
+
 def timed(networks: Mapping[str, nn.Module], folder: Path, example: Tensor, duration: float) -> dict[str, dict[str, Any]]:
     """Of every network, exported to `folder` and run side by side on one thread: milliseconds, rounds, bytes, and if noisy."""
     files = {name: folder / f"{name}.onnx" for name in networks}

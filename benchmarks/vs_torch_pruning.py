@@ -43,7 +43,7 @@ from accuracy import training_macs
 from record import RESULTS, record
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from training import fitted, timed
+from training import differing, fitted, timed
 from vs_torch_pruning_page import plot, write_page
 from vs_torch_pruning_ways import BEFORE, CUTS, LABELS, OURS, PRUNED, TAUGHT, WAYS, Pruning, alike
 
@@ -282,7 +282,7 @@ def measure(job: Job) -> None:
     name = f"vs_torch_pruning_{arguments.model}_{arguments.equal}"
     if arguments.add:
         earlier = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
-        other = [key for key, value in figures.items() if earlier.get(key, BEFORE.get(key)) != value]
+        other = differing(BEFORE | earlier, figures)
         if other:
             raise SystemExit(f"{name}.json is of another {', '.join(other)}: rows of both cannot stand in one table.")
         rows = with_others(rows, earlier["rows"])

@@ -176,7 +176,13 @@ _SECTIONS = {
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="distill: of both networks' answers.")
 @click.option("--dropout", type=float, default=0.5, show_default=True, help="dropout: rate before the classifier.")
 @click.option("--dropout-blocks", type=float, default=0.0, show_default=True, help="dropout: rate after every block.")
-@click.option("--recipe", default="quick", show_default=True, help="quick, cifar, papers-cifar or imagenet.")
+@click.option(
+    "--recipe",
+    default="quick",
+    show_default=True,
+    help="quick or cifar; or a paper's: papers-cifar or imagenet of adjoined networks, substitutes-cifar, substitutes-darts or "
+    "substitutes-imagenet, supernets-cifar or supernets-segmentation.",
+)
 @click.option(
     "--epochs",
     type=int,
@@ -185,7 +191,10 @@ _SECTIONS = {
 )
 @click.option("--batch-size", type=int, help="Images in a step of one process, in place of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
-@click.option("--augmentation", help="none, crop-flip, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.")
+@click.option(
+    "--augmentation",
+    help="none, crop-flip, crop-flip-cutout, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.",
+)
 @click.option("--label-smoothing", type=float, help="Part of the labels spread over all classes.")
 @click.option("--mixup", type=float, help="Mix images and labels of a batch, at parts from Beta(mixup, mixup); 0.2 is usual.")
 @click.option("--clip-norm", type=float, help="Largest gradient norm.")

@@ -21,7 +21,9 @@ from click.testing import CliRunner, Result
 
 import adjcompress as ac
 from adjcompress.bench import measure_table
+from adjcompress.data.augment import _AUGMENTATIONS
 from adjcompress.deploy import block_channels
+from adjcompress.training import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ("train", "extract", "export", "bench", "report")
@@ -79,6 +81,11 @@ def test_what_a_training_is_asked_stands_under_a_heading() -> None:
     assert headings == sorted(headings)
     for (title, names), begin, end in zip(train.sections.items(), headings, headings[1:], strict=False):
         assert {line.split()[0] for line in lines[begin:end] if line.startswith("  --")} == set(names), title
+
+
+def test_the_help_names_all_recipes_and_augmentations() -> None:
+    told = "".join(run("train", "--help").output.split())  # lines are broken at hyphens
+    assert all(name in told for name in (*RECIPES, *_AUGMENTATIONS))
 
 
 def test_every_command_is_in_the_readme_and_in_the_help() -> None:

@@ -14,11 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
-from adjcompress.data.augment import RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
+from adjcompress.data.augment import Cutout, RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
 from adjcompress.data.pictures import not_pictures, rgb
 from adjcompress.data.splits import TensorSplit
 
@@ -292,6 +293,24 @@ def test_each_image_varies_by_its_own_draw(transform: v2.Transform) -> None:
     assert varied.shape == (16, 3, 24, 24)
     assert len({image.numpy().tobytes() for image in varied}) > 1
     assert varied.min() >= 0 and varied.max() <= 255
+
+
+def test_cutout_covers_a_square_of_each_image_that_the_network_sees_as_zeros(digits: ac.ImageData) -> None:
+    torch.manual_seed(0)
+    side, colour, images = 6, (10.0, 20.0, 30.0), torch.rand(400, 3, 20, 24) * 200 + 40  # nowhere of that colour
+    varied = Cutout(side, colour)(images)
+    covered = (varied != images).any(1)
+    assert torch.equal(varied, torch.where(covered[:, None], torch.tensor(colour).view(1, 3, 1, 1), images))
+    for axis in (1, 2):
+        places = covered.any(axis)
+        assert torch.equal(places.sum(1) * covered.any(3 - axis).sum(1), covered.sum((1, 2)))  # a rectangle
+        assert set(places.sum(1).tolist()) == {3, 4, 5, 6}  # its centre lies inside the image
+        assert places.any(0).all()
+    labels = tv_tensors.Mask(torch.randint(0, 5, (4, 20, 24)))
+    assert torch.equal(Cutout(side, colour)(images[:4], labels)[1], labels)
+    torch.manual_seed(1)
+    seen = digits.preprocessing.normalise(augmentation("crop-flip-cutout", digits).batch(torch.full((8, 3, 32, 32), 250.0)))
+    assert all(64 <= int((image.abs() < 1e-5).all(0).sum()) <= 256 for image in seen)
 
 
 def test_data_that_must_not_be_mirrored_are_not(digits: ac.ImageData) -> None:

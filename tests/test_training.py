@@ -393,7 +393,7 @@ def test_what_is_damaged_in_a_run_is_one_line(tiny_run: Run) -> None:
         ac.open_run(tiny_run.folder).results()
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if not recipe.drops])
 def test_the_rate_warms_up_and_falls_along_a_cosine(name: str) -> None:
     recipe = ac.recipe(name)
     assert recipe.lr_at(0) == pytest.approx(recipe.lr * recipe.start)
@@ -401,6 +401,35 @@ def test_the_rate_warms_up_and_falls_along_a_cosine(name: str) -> None:
     assert recipe.lr_at(1) == pytest.approx(recipe.lr * recipe.end)
     middle = recipe.warmup + (1 - recipe.warmup) / 2
     assert recipe.lr_at(middle) == pytest.approx(recipe.lr * (1 + recipe.end) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch_size", "weight_decay", "rates"),
+    [
+        ("substitutes-cifar", 200, 128, 5e-4, {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 4e-3, 159: 4e-3, 160: 8e-4}),
+        ("substitutes-darts", 600, 96, 3e-4, {0: 0.025, 300: 0.0125}),
+        ("substitutes-imagenet", 90, 256, 1e-4, {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 1e-3, 89: 1e-3}),
+        ("supernets-cifar", 300, 64, 1e-4, {0: 0.1, 149: 0.1, 150: 0.01, 224: 0.01, 225: 1e-3, 299: 1e-3}),
+        ("supernets-segmentation", 200, 64, 1e-4, {0: 0.1, 129: 0.1, 130: 0.01, 199: 0.01}),
+    ],
+)
+def test_the_other_papers_recipes_are_theirs(
+    name: str, epochs: int, batch_size: int, weight_decay: float, rates: dict[int, float]
+) -> None:
+    recipe = ac.recipe(name)
+    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay) == (epochs, batch_size, weight_decay)
+    steps = 351  # in an epoch: its first step has its rate, its last one still has it
+    for epoch, rate in rates.items():
+        for step in (epoch * steps, epoch * steps + (steps - 1 if recipe.drops else 0)):
+            assert recipe.lr_at(step / (epochs * steps)) == pytest.approx(rate)
+    (optimizer,) = make_optimizers(decay_groups(TinyNet(), weight_decay), recipe, steps=1)
+    for group in optimizer.param_groups:
+        assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, False, weight_decay)
+
+
+def test_a_recipe_survives_json() -> None:
+    for recipe in RECIPES.values():
+        assert ac.Recipe(**json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
 def test_the_papers_recipe_is_theirs() -> None:
@@ -435,6 +464,9 @@ def test_a_method_that_lacks_what_the_loop_needs_cannot_be_made() -> None:
         ({"clip_norm": -1.0}, "--clip-norm -1.0 must be above 0"),
         ({"ema": 1.0}, "--ema 1.0 must lie between 0 and 1"),
         ({"label_smoothing": 1.0}, "--label-smoothing 1.0"),
+        ({"drops": (0.1, 0.5)}, r"A recipe's drops, \(0\.1, 0\.5\), must rise, between its warm-up, 0\.2, and 1"),
+        ({"drops": (0.5, 0.5)}, "must rise"),
+        ({"drop": 1.0}, "A recipe's drop, 1, must lie between 0 and 1"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(changes: dict[str, float], text: str) -> None:

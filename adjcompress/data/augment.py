@@ -8,7 +8,7 @@ Transforms of a whole batch at once, every image by its own draw: they are trans
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,30 @@ class RandomProjections(_Joint):
         return _sampled(values, params["grid"], mask, align_corners=True)
 
 
+class Cutout(v2.Transform):
+    """Cover a square of `side` pixels around a random place of each image by `colour`, 0..255 (arXiv:1708.04552).
+
+    The square may reach beyond the image. Labels of pixels stay: what is covered is to be guessed. Float images.
+    """
+
+    def __init__(self, side: int, colour: Sequence[float]) -> None:
+        super().__init__()
+        self.side, self.colour = side, tuple(colour)
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        covered = [self._near(torch.randint(length, (len(inpt), 1), device=inpt.device), length) for length in inpt.shape[-2:]]
+        square = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+        return torch.where(square, inpt.new_tensor(self.colour).view(1, -1, 1, 1), inpt)
+
+    def _near(self, centre: Tensor, length: int) -> Tensor:
+        """Which of `length` pixels (N, length) lie in the squares around `centre` (N, 1)."""
+        first = centre - self.side // 2
+        places = torch.arange(length, device=centre.device)
+        return (places >= first) & (places < first + self.side)
+
+
 class RandomLighting(v2.Transform):
     """With probability `p`, shift an image's brightness and stretch its contrast by up to `amount`. Float, 0..255."""
 
@@ -216,25 +240,31 @@ def _papers_cifar(degrees: float) -> list[v2.Transform]:
     return [RandomProjections(degrees), RandomLighting()]
 
 
+def _cutout(preprocessing: Preprocessing) -> Cutout:
+    """Of 16 pixels, in the colour that the network sees as zeros."""
+    return Cutout(16, [255 * value for value in preprocessing.mean])
+
+
 # What each augmentation does to a batch, apart from mirroring, and whether it mirrors.
-_AUGMENTATIONS: dict[str, tuple[Callable[[], list[v2.Transform]], bool]] = {
-    "none": (list, False),
-    "crop-flip": (lambda: [RandomShifts()], True),
-    "papers-cifar": (lambda: _papers_cifar(25), True),
-    "papers-pets": (lambda: _papers_cifar(10), True),
-    "papers-imagenet": (lambda: [RandomResizedCrops()], True),
+_AUGMENTATIONS: dict[str, tuple[Callable[[Preprocessing], list[v2.Transform]], bool]] = {
+    "none": (lambda _: [], False),
+    "crop-flip": (lambda _: [RandomShifts()], True),
+    "crop-flip-cutout": (lambda preprocessing: [RandomShifts(), _cutout(preprocessing)], True),
+    "papers-cifar": (lambda _: _papers_cifar(25), True),
+    "papers-pets": (lambda _: _papers_cifar(10), True),
+    "papers-imagenet": (lambda _: [RandomResizedCrops()], True),
 }
 
 
 def augmentation(name: str, data: ImageData) -> Augmentation:
     """The augmentation called `name` for this data.
 
-    "none", "crop-flip" (pad by 4, cut, mirror), and the papers': "papers-cifar", "papers-pets", "papers-imagenet" (P1
-    appendix B). Data whose images must not be mirrored are not. A file's random part is cut while it is decoded, at its
-    full resolution.
+    "none", "crop-flip" (pad by 4, cut, mirror), "crop-flip-cutout" (and cover a square of 16 pixels), and the adjoined
+    networks' papers': "papers-cifar", "papers-pets", "papers-imagenet" (P1 appendix B). Data whose
+    images must not be mirrored are not. A file's random part is cut while it is decoded, at its full resolution.
     """
     make, mirrors = pick(_AUGMENTATIONS, name, "Augmentation")
-    steps, file = make(), central
+    steps, file = make(data.preprocessing), central
     if name == "papers-imagenet" and isinstance(data.train, FileSplit):
         steps, file = [], random_part
     if mirrors and data.mirrors:

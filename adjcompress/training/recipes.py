@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,8 +22,10 @@ class Recipe:
     """One way to train, the method aside. `lr` is that of `batch_size` images on one process; no scaling is done.
 
     The learning rate goes from lr * `start` to lr over the first `warmup` part of the training, then to lr * `end`, both
-    along a cosine. With `momentum_low`, momentum (beta1) goes down to it and back up along the same curve. `mixup`: batches are
-    mixed with themselves in another order, at parts drawn from Beta(mixup, mixup) (arXiv:1710.09412); 0: they are not.
+    along a cosine. With `drops`, parts of the training at which it is multiplied by `drop`, it stays in between. With
+    `momentum_low`, momentum (beta1) goes down to it and back up along the same curve. `decay_all`: biases and normalisation
+    decay too. `mixup`: batches are mixed with themselves in another order, at parts drawn from Beta(mixup, mixup)
+    (arXiv:1710.09412); 0: they are not.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Recipe:
     clip_norm: float | None = None
     ema: float | None = None
     mixup: float = 0.0
+    nesterov: bool = True
+    drops: tuple[float, ...] = ()
+    drop: float = 0.1
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 1)):
@@ -63,11 +70,18 @@ class Recipe:
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise AdjCompressError(f"A recipe's weight decay, {self.weight_decay:g}, must be 0 or more.")
         check_choice(_OPTIMIZERS, self.optimizer, "Optimiser")
+        object.__setattr__(self, "drops", tuple(self.drops))  # JSON has lists
+        if not all(before < after for before, after in pairwise((self.warmup, *self.drops, 1.0))):
+            raise AdjCompressError(f"A recipe's drops, {self.drops}, must rise, between its warm-up, {self.warmup:g}, and 1.")
+        if not 0 < self.drop < 1:
+            raise AdjCompressError(f"A recipe's drop, {self.drop:g}, must lie between 0 and 1.")
 
     def lr_at(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1]."""
         if progress < self.warmup:
             return self.lr * _cosine(self.start, 1.0, progress / self.warmup)
+        if self.drops:
+            return self.lr * self.drop ** bisect_right(self.drops, progress)
         return self.lr * _cosine(1.0, self.end, (progress - self.warmup) / (1 - self.warmup))
 
     def momentum_at(self, progress: float) -> float:
@@ -91,7 +105,7 @@ def _cosine(first: float, last: float, progress: float) -> float:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe called `name`: quick, cifar, papers-cifar or imagenet."""
+    """The recipe called `name`: one of `RECIPES`."""
     return pick(RECIPES, name, "Recipe")
 
 
@@ -146,7 +160,7 @@ def set_rates_(optimizer: torch.optim.Optimizer, recipe: Recipe, progress: float
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov, fused=True)
     # Zeros are what it would begin with; but it begins with all at once, and fails where a parameter's first gradient comes
     # later: a layer that no drawn architecture had, the full network's batch norms after --small-first.
     for group in optimizer.param_groups:
@@ -172,6 +186,10 @@ _PAPERS: dict[str, Any] = {
     "beta2": 0.99,
     "eps": 1e-6,
 }
+# SGD with plain momentum and decay on everything, as the papers of substitutes (arXiv:1906.00859) and of budgeted super
+# networks (arXiv:1706.00046) train; the latter's gates have an optimiser of their own.
+_PLAIN_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "warmup": 0.0, "start": 1.0, "nesterov": False, "decay_all": True}
+_SUPERNETS: dict[str, Any] = {**_PLAIN_SGD, "weight_decay": 1e-4, "augmentation": "crop-flip"}
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -179,5 +197,35 @@ RECIPES: dict[str, Recipe] = {
         Recipe("cifar", 40, 128, "sgd", 0.1, 5e-4, "crop-flip", warmup=0.3, start=0.04),
         Recipe("papers-cifar", 150, 64, augmentation="papers-cifar", **_PAPERS),
         Recipe("imagenet", 60, 32, augmentation="papers-imagenet", **_PAPERS),
+        Recipe(
+            "substitutes-cifar",
+            200,
+            128,
+            weight_decay=5e-4,
+            augmentation="crop-flip-cutout",
+            drops=(60 / 200, 120 / 200, 160 / 200),
+            drop=0.2,
+            **_PLAIN_SGD,
+        ),
+        Recipe(
+            "substitutes-darts",
+            600,
+            96,
+            weight_decay=3e-4,
+            augmentation="crop-flip-cutout",
+            end=0.0,
+            **{**_PLAIN_SGD, "lr": 0.025},
+        ),
+        Recipe(
+            "substitutes-imagenet",
+            90,
+            256,
+            weight_decay=1e-4,
+            augmentation="papers-imagenet",
+            drops=(30 / 90, 60 / 90),
+            **_PLAIN_SGD,
+        ),
+        Recipe("supernets-cifar", 300, 64, drops=(150 / 300, 225 / 300), **_SUPERNETS),
+        Recipe("supernets-segmentation", 200, 64, drops=(130 / 200,), **_SUPERNETS),
     )
 }

@@ -10,7 +10,7 @@ from adjcompress.methods import MethodOptions
 from adjcompress.training.recipes import Recipe
 
 _PAPERS_ALONE = ("beta", "substitute", "schedule", "weight")
-_PAPERS_RECIPES = ("papers-cifar", "imagenet")
+_OWN_RECIPES = ("quick", "cifar")  # the others are those of papers, and last as long as theirs
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ def default_way(recipe: str, chosen: Mapping[str, Any]) -> str:
     ordinary = MethodOptions()
     other = any(chosen.get(name) not in (None, getattr(ordinary, name)) for name in _PAPERS_ALONE)
     trained, never = chosen.get("weights") is not None, chosen.get("small_first") == 0
-    return "papers" if recipe in _PAPERS_RECIPES or other or trained or never else "small-first"
+    return "papers" if recipe not in _OWN_RECIPES or other or trained or never else "small-first"
