@@ -125,13 +125,13 @@ def steps() -> Rows:
 def alignment() -> Rows:
     """Widths that fit the kernels' blocks."""
     aligned = read("alignment")
-    widths = aligned["figures"]["widths"]
-    text = "; ".join(
-        f"{name}: {widths[name]['parameters'] / 1e6:.2f} M parameters, {len(widths[name]['unblocked'])} layers outside blocks, "
-        f"{widths[name]['1 thread']['p50_ms']:.1f} ms"
-        for name in ("16", "15", "15 aligned")
-    )
-    yield Row.of(aligned, "ResNet-50 with 16, 15, and 15 aligned channels per base width, 224 px, one thread", text)
+    for words, settings in aligned["figures"]["networks"].items():
+        text = "; ".join(
+            f"{name}: {figures['parameters'] / 1e6:.2f} M parameters, {figures['macs'] / 1e6:,.1f} M MACs, "
+            f"{len(figures['unblocked'])} layers outside blocks, {shown_ms(figures['1 thread'], 2)}"
+            for name, figures in settings.items()
+        )
+        yield Row.of(aligned, f"{words}, one thread", text)
 
 
 def int8() -> Rows:
