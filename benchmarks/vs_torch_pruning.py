@@ -29,21 +29,16 @@ such layer.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning
 from accuracy import training_macs
 from record import RESULTS, record
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import differing, fitted, timed
+from vs_torch_pruning_cut import cut_at, ratio_within_macs, ratio_within_time, shapes, sparse_learning
 from vs_torch_pruning_page import plot, write_page
 from vs_torch_pruning_ways import BEFORE, CUTS, LABELS, OURS, PRUNED, TAUGHT, WAYS, Pruning, alike
 
@@ -54,14 +49,9 @@ from adjcompress.methods import AdjoinedMethod, DistillMethod, MethodOptions, St
 from adjcompress.models import ModelSpec, load_weights_
 from adjcompress.training import evaluate_split, recipe
 from adjcompress.training.checkpoint import newest_checkpoint
-from adjcompress.widths import channel_groups, order_channels_
-from adjcompress.widths.channels import is_selection, selection_pruners
+from adjcompress.widths import order_channels_
 
-_REGULARISATION = 1e-4  # GroupNormPruner's own default
-_HALVINGS = 12
-_PARTS = 32  # ratios that are timed are multiples of a part
 _STILL_EQUAL = 1.06  # the same, when all are timed again
-_AS_FAST = 1.02  # of the wanted milliseconds, within which a network is as fast
 
 
 class Job:
@@ -134,7 +124,7 @@ class Job:
             found = newest_checkpoint(self.folder / f"{kind}-sparse-seed{self.arguments.seed}")
             assert found is not None
             network.load_state_dict(found.checkpoint.weights)
-        return StandardMethod(self.pruned_at(network, PRUNED[kind], self.ratio(kind, network)))
+        return StandardMethod(cut_at(network, self.example, PRUNED[kind], self.ratio(kind, network)))
 
     def cut(self, way: str) -> nn.Module:
         """The network that `way` begins from: one of ours cut at once, or one that Torch-Pruning cut."""
@@ -152,44 +142,13 @@ class Job:
 
     def found_ratio(self, network: nn.Module, how: Pruning) -> float:
         """The ratio that leaves most of `network` within the wanted one's multiply-adds or milliseconds."""
-        found = self.within_time(network, how) if self.arguments.equal == "latency" else self.within_macs(network, how)
+        if self.arguments.equal == "latency":
+            found = ratio_within_time(network, self.data.preprocessing.example(7), how, self.wanted, self.folder)
+        else:
+            found = ratio_within_macs(network, self.example, how, ac.count(self.wanted, self.example).macs)
         if found is None:
             raise SystemExit("Torch-Pruning cuts nothing as small as our network out of this one.")
         return found
-
-    def within_macs(self, network: nn.Module, how: Pruning) -> float | None:
-        """The least ratio: multiply-adds fall with it."""
-        low, high, best, wanted = 0.0, 1.0, None, ac.count(self.wanted, self.example).macs
-        for _ in range(_HALVINGS):
-            ratio = (low + high) / 2
-            if ac.count(self.pruned_at(network, how, ratio), self.example).macs <= wanted:
-                best = high = ratio
-            else:
-                low = ratio
-        return best
-
-    def within_time(self, network: nn.Module, how: Pruning) -> float | None:
-        """That of the most multiply-adds: milliseconds do not fall with the ratio, for some widths fit the CPU better.
-
-        All are timed side by side. One of the wanted network's very shapes is as fast as that, whatever a clock says.
-        """
-        found: dict[tuple[tuple[str, torch.Size], ...], tuple[float, nn.Module]] = {}
-        for part in range(1, _PARTS):
-            candidate = self.pruned_at(network, how, part / _PARTS)
-            found.setdefault(shapes(candidate), (part / _PARTS, candidate))
-        same = found.get(shapes(self.wanted))
-        by_name = {f"ratio{ratio:g}": (ratio, candidate) for ratio, candidate in found.values()}
-        networks = {name: candidate for name, (_, candidate) in by_name.items()} | {"wanted": self.wanted}
-        times = timed(networks, self.folder, self.data.preprocessing.example(7), len(networks))
-        wanted = times.pop("wanted")["p50_ms"]
-        fast = [by_name[name] for name, time in times.items() if time["p50_ms"] <= _AS_FAST * wanted]
-        fast += [same] if same else []
-        return max(fast, key=lambda each: ac.count(each[1], self.example).macs)[0] if fast else None
-
-    def pruned_at(self, network: nn.Module, how: Pruning, ratio: float) -> nn.Module:
-        candidate = copy.deepcopy(network)
-        pruner(candidate, self.example, how, ratio).step()
-        return candidate
 
     def train_all(self) -> None:
         epochs, only = self.arguments.epochs, self.arguments.only
@@ -211,46 +170,6 @@ class Job:
             taught = DistillMethod(self.cut(name))
             taught.taught_by_(self.model(), self.example)
             self.fitted(name, taught, self.epochs_alone(taught.network, taught=True), named=False)
-
-
-def shapes(network: nn.Module) -> tuple[tuple[str, torch.Size], ...]:
-    """By which two networks of one architecture are the same."""
-    return tuple((name, tensor.shape) for name, tensor in network.state_dict().items())
-
-
-def pruner(network: nn.Module, example: torch.Tensor, how: Pruning, ratio: float = 0.5) -> Any:
-    """Torch-Pruning's GroupNormPruner; with sparse learning left out it cuts by group magnitude."""
-    groups = channel_groups(network, example)
-    picked = {axis.layer for axis in (axis for group in groups for axis in group.axes)} & {
-        name for name, module in network.named_modules() if is_selection(module)
-    }
-    kept = [layer for group in groups if picked & {axis.layer for axis in group.axes} for layer in group.producers]
-    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch_pruning.pruner.GroupNormPruner(
-            network,
-            example,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            reg=_REGULARISATION,
-            global_pruning=how.everywhere,
-            round_to=how.round_to,
-            pruning_ratio=ratio,
-            max_pruning_ratio=0.95,
-            ignored_layers=[network.get_submodule(name) for name in (*kept, last)],
-            customized_pruners=selection_pruners(network),
-        )
-
-
-@contextmanager
-def sparse_learning(network: nn.Module, example: torch.Tensor, how: Pruning) -> Iterator[None]:
-    """Within the block every optimiser's step is preceded by the pruner's push of unimportant groups towards zero."""
-    pushing = pruner(network, example, how)
-    hook = register_optimizer_step_pre_hook(lambda *_: pushing.regularize(network))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def measure(job: Job) -> None:
