@@ -24,6 +24,8 @@ from adjcompress.models.cifar_resnet import PaddedShortcut
         ("cifar_resnet110", 1_727_962),
         # torchvision's resnet18 (11,181,642) without its 7x7 stem (9,536), with the deep one (56,480)
         ("xresnet18", 11_181_642 - 9_536 + 56_480),
+        # xresnet50 at 10 classes, and 3, 4, 6 and 3 more bottlenecks of 17 w^2 + 12 w parameters
+        ("xresnet50x2", 23_575_466 + sum(n * (17 * w**2 + 12 * w) for n, w in ((3, 64), (4, 128), (6, 256), (3, 512)))),
     ],
 )
 def test_our_networks_have_known_parameter_counts(name: str, parameters: int) -> None:

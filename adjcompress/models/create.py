@@ -29,6 +29,7 @@ _OURS: dict[str, Callable[..., nn.Module]] = {
     "xresnet18": xresnet.xresnet18,
     "xresnet34": xresnet.xresnet34,
     "xresnet50": xresnet.xresnet50,
+    "xresnet50x2": xresnet.xresnet50x2,
     "xresnet101": xresnet.xresnet101,
     "xresnet152": xresnet.xresnet152,
     "cifar_resnet20": cifar_resnet.cifar_resnet20,

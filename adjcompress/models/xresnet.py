@@ -107,6 +107,11 @@ def xresnet50(num_classes: int = 1000) -> XResNet:
     return XResNet([3, 4, 6, 3], 4, num_classes)
 
 
+def xresnet50x2(num_classes: int = 1000) -> XResNet:
+    """The 50X2 of arXiv:2006.05624: 98 layers, twice the bottlenecks of xresnet50. (N, 3, H, W) -> (N, num_classes)."""
+    return XResNet([6, 8, 12, 6], 4, num_classes)
+
+
 def xresnet101(num_classes: int = 1000) -> XResNet:
     """101 layers in blocks of a bottleneck. (N, 3, H, W) -> (N, num_classes)."""
     return XResNet([3, 4, 23, 3], 4, num_classes)
