@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import nn
 
-from adjcompress.deploy import block_channels, unblocked_by
+from adjcompress.deploy import align_auto, block_channels, unblocked_by
 from adjcompress.methods import Method
+from adjcompress.substitutes import Substitute
 from adjcompress.training import Recipe, Reporter, StepNews
 
 
@@ -33,6 +35,12 @@ class ProgressReporter(Reporter):
 
     def begins(self, method: Method) -> None:
         for name, network in method.deployables().items():
+            lowered = [layer for layer in network.modules() if isinstance(layer, Substitute) and layer.used != layer.setting]
+            if lowered:
+                fitting = Counter(f"{layer.used:g}" for layer in lowered).most_common()
+                shown = ", ".join(f"{used} in {layers}" for used, layers in fitting)
+                asked = f"{lowered[0].setting:g} {lowered[0].setting_is}"
+                click.echo(f"{name}: {asked} do not fit every layer; there are {shown} of them.", err=True)
             plan = method.plan_of(name)
             slow = unblocked_by(plan, network) if plan is not None else ()
             if slow:
@@ -40,7 +48,7 @@ class ProgressReporter(Reporter):
                 warn(
                     f"{name}: {len(slow)} of {convolutions} convolutions do not fit the blocks of {block_channels()} channels "
                     f"that ONNX Runtime is fast with on this CPU, {first.layer} with {first.channels_in} -> "
-                    f"{first.channels_out} channels first. --align auto plans somewhat wider ones, which do."
+                    f"{first.channels_out} channels first. Multiples of {align_auto()}, as of --align auto, do."
                 )
 
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:

@@ -193,7 +193,7 @@ _SECTIONS = {
 @click.option("--lr", type=float, help="Highest learning rate, in place of the recipe's.")
 @click.option(
     "--augmentation",
-    help="none, crop-flip, crop-flip-cutout, papers-cifar, papers-pets or papers-imagenet, in place of the recipe's.",
+    help="In place of the recipe's: none, crop-flip, crop2-flip, crop-flip-cutout, papers-cifar, papers-pets, papers-imagenet.",
 )
 @click.option("--label-smoothing", type=float, help="Part of the labels spread over all classes.")
 @click.option("--mixup", type=float, help="Mix images and labels of a batch, at parts from Beta(mixup, mixup); 0.2 is usual.")

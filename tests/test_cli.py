@@ -262,7 +262,7 @@ def test_progress_off_a_terminal_is_a_line_an_epoch() -> None:
 def test_widths_that_do_not_fit_this_cpu_are_named_before_they_are_trained() -> None:
     arguments = (*TRAIN[:-2], "--method", "standard", "--alpha", "1.5")
     told = run(*arguments).stderr.splitlines()[0]
-    assert re.match(r"Warning: alpha1_5: \d of 9 convolutions do not fit the blocks of \d+ channels .* --align auto", told)
+    assert re.match(r"Warning: alpha1_5: \d of 9 convolutions do not fit the blocks of \d+ channels .* --align auto, do", told)
     assert "Warning" not in run(*arguments, "--align", "auto").stderr
     assert run(*arguments, "--quiet").stderr == ""
 

@@ -415,7 +415,14 @@ def test_a_network_that_is_asked_while_small_ones_learn_apart_says_what_they_hav
     (optimizer,) = make_optimizers(method.parameter_groups(0.0), ac.recipe("cifar"), 100)
     method.loss(images, torch.zeros(4).long(), 0.2).total.backward()
     optimizer.step()
-    small = network.eval()(images).smalls["alpha2"]
+    network.eval()
+    full = network.extract("full")(images)
+    optimizer.param_groups[0]["lr"] = 1.0
+    method.loss(images, torch.ones(4).long(), 0.2).total.backward()
+    optimizer.step()
+    assert not torch.equal(method.deployables()["full"].eval()(images), full)  # newer than when it was last asked
+    assert torch.equal(network.extract("full")(images), network(images).full)
+    small = network(images).smalls["alpha2"]
     assert torch.equal(small, network.extract("alpha2")(images)) and torch.equal(small, network.small_logits(images)["alpha2"])
 
 

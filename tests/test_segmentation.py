@@ -246,6 +246,32 @@ def test_the_divergence_of_maps_is_the_mean_over_pixels() -> None:
     torch.testing.assert_close(divergence(full, small), torch.stack(by_pixel).mean())
 
 
+def test_pixels_that_do_not_count_change_the_divergence_as_little_as_the_cross_entropy() -> None:
+    full, small = torch.randn(2, 2, 5, 3, 4)
+    labels = torch.randint(0, 5, (2, 3, 4))
+    labels[0, :2] = labels[1, 2, 3] = IGNORED
+    counted = labels != IGNORED
+    picked = [logits.permute(0, 2, 3, 1)[counted] for logits in (full, small)]
+    torch.testing.assert_close(divergence(full, small, labels), divergence(*picked))
+    loss = ac.adjoint_loss(full, {"small": small}, labels, 0.7, small_labels=0.25)
+    other = torch.where(counted[:, None], full, 50 * torch.randn_like(full))
+    assert torch.equal(ac.adjoint_loss(other, {"small": small}, labels, 0.7, small_labels=0.25).total, loss.total)
+    nothing = ac.adjoint_loss(full, {"small": small}, torch.full_like(labels, IGNORED), 1.0)
+    assert float(nothing.total) == 0
+
+
+def test_a_rotation_keeps_lengths_and_angles_of_images_that_are_no_squares() -> None:
+    torch.manual_seed(0)
+    rotation, height, width = RandomProjections(25, p=1.0, warp=0.0, zoom=1.0), 45, 61
+    grid = rotation.draws(torch.zeros(8, 3, height, width))["grid"]
+    pixels = grid * torch.tensor([width - 1, height - 1]) / 2
+    across, down = pixels[:, :, 1:] - pixels[:, :, :-1], pixels[:, 1:] - pixels[:, :-1]
+    torch.testing.assert_close(across.norm(dim=-1), torch.ones(8, height, width - 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(down.norm(dim=-1), torch.ones(8, height - 1, width), atol=1e-4, rtol=0)
+    product = (across[:, 1:] * down[:, :, 1:]).sum(-1)
+    torch.testing.assert_close(product, torch.zeros_like(product), atol=1e-4, rtol=0)
+
+
 # --- all the way ----------------------------------------------------------------------------------------------------
 
 

@@ -349,7 +349,9 @@ def test_shuffle_groups_are_lowered_until_they_divide() -> None:
     assert groups_for(16, 160, 7) == 4
     assert groups_for(160, 160, 7) == 5
     assert groups_for(160, 160, 8) == 8
-    assert LinearShuffle(160, 160, 7).groups == 5
+    lowered, kept = LinearShuffle(160, 160, 7), LinearShuffle(160, 160, 8)
+    assert (lowered.groups, lowered.used, kept.used) == (5, 5, 8)
+    assert "setting=7 (used=5)" in repr(lowered) and "setting=8, " in repr(kept)
 
 
 def test_a_weight_is_made_once_in_a_step_however_often_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,7 +429,9 @@ def test_the_other_papers_recipes_are_theirs(
 
 def test_a_recipe_survives_json() -> None:
     for recipe in RECIPES.values():
-        assert ac.Recipe(**json.loads(json.dumps(recipe.to_json()))) == recipe
+        written = json.loads(json.dumps(recipe.to_json()))
+        assert ac.Recipe(**written) == recipe
+        assert ac.Recipe(**written).to_json() == written == recipe.to_json()  # by which a run that goes on is compared
 
 
 def test_the_papers_recipe_is_theirs() -> None:

@@ -37,14 +37,19 @@ class AdjointLoss:
     small_cross_entropy: Tensor | None = None
 
 
-def divergence(full: Tensor, small: Tensor) -> Tensor:
+def divergence(full: Tensor, small: Tensor, labels: Tensor | None = None) -> Tensor:
     """KL(p || q) in nats, mean over images, or over pixels, from the logits (N, classes[, H, W]) of both networks.
 
-    From log-probabilities, so no epsilon is needed and the divergence of equal logits is 0. The gradient reaches both.
+    From log-probabilities, so no epsilon is needed and the divergence of equal logits is 0. The gradient reaches both. Pixels
+    whose `labels` (N, H, W) are below 0 count for nothing, as in `cross_entropy`; labels of images tell nothing here.
     """
     log_p, log_q = F.log_softmax(_precise(full), 1), F.log_softmax(_precise(small), 1)
-    decisions = log_p.numel() // log_p.shape[1]
-    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / decisions
+    if labels is None or labels.ndim < 3:
+        decisions = log_p.numel() // log_p.shape[1]
+        return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / decisions
+    counts = labels >= 0
+    by_pixel = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    return torch.where(counts, by_pixel, 0).sum() / counts.sum().clamp(min=1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -74,7 +79,7 @@ def adjoint_loss(
     networks' loss that is cross-entropy with the labels.
     """
     target = full.detach() if detach else full
-    mean_divergence = torch.stack([divergence(target, small) for small in smalls.values()]).mean()
+    mean_divergence = torch.stack([divergence(target, small, labels) for small in smalls.values()]).mean()
     supervised = cross_entropy(full, labels)
     if not small_labels:
         return AdjointLoss(supervised + weight * mean_divergence, supervised, mean_divergence)

@@ -141,6 +141,11 @@ class AdjoinedNetwork(nn.Module):
     def _copied_statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self._shared_buffers()}
 
+    def whole(self) -> nn.Module:
+        """The full network itself, with what the small networks have learnt meanwhile."""
+        _give_back_(self)
+        return self.full
+
     def views(self, name: str) -> dict[str, Tensor]:
         """The tensors that small network `name` shares with the full one, cut to its widths, by their names there."""
         return self._masked(name, self._cut(name, self.apart if self._ahead() else None))
@@ -231,7 +236,7 @@ class AdjoinedNetwork(nn.Module):
         last bit.
         """
         if name == "full":
-            return copy.deepcopy(self.full).eval()
+            return copy.deepcopy(self.whole()).eval()
         check_choice([*self.smalls, "full"], name, "Small network")
         small = copy.deepcopy(self.smalls[name])
         for tensor, view in self.views(name).items():

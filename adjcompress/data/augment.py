@@ -94,7 +94,8 @@ def _sampled(values: Tensor, grid: Tensor, mask: bool, align_corners: bool) -> T
 class RandomProjections(_Joint):
     """Rotate within `degrees` with probability `p`; with probability `p`, warp by up to `warp` and zoom in up to `zoom`.
 
-    One bilinear sampling for all three, borders reflected. Float images.
+    A rotation of the image as it is seen, also where that is no square. One bilinear sampling for all three, borders
+    reflected. Float images.
     """
 
     def __init__(self, degrees: float, p: float = 0.75, warp: float = 0.2, zoom: float = 1.1) -> None:
@@ -109,7 +110,11 @@ class RandomProjections(_Joint):
         tilt = (torch.rand(2, count, device=device) * 2 - 1) * self.warp * warped
         zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-        projection = torch.stack([cos, -sin, zero, sin, cos, zero, tilt[0], tilt[1], one], -1).view(count, 3, 3)
+        height, width = images.shape[-2:]
+        aspect = (height - 1) / (width - 1)  # places go from -1 to 1 along both sides
+        projection = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero, tilt[0], tilt[1], one], -1).view(
+            count, 3, 3
+        )
         y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=device) for side in images.shape[-2:]), indexing="ij")
         points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ projection.transpose(1, 2)  # (N, HW, 3)
         return {"grid": (points[..., :2] / points[..., 2:]).view(count, *images.shape[-2:], 2)}
@@ -249,6 +254,7 @@ def _cutout(preprocessing: Preprocessing) -> Cutout:
 _AUGMENTATIONS: dict[str, tuple[Callable[[Preprocessing], list[v2.Transform]], bool]] = {
     "none": (lambda _: [], False),
     "crop-flip": (lambda _: [RandomShifts()], True),
+    "crop2-flip": (lambda _: [RandomShifts(2)], True),
     "crop-flip-cutout": (lambda preprocessing: [RandomShifts(), _cutout(preprocessing)], True),
     "papers-cifar": (lambda _: _papers_cifar(25), True),
     "papers-pets": (lambda _: _papers_cifar(10), True),
@@ -259,9 +265,9 @@ _AUGMENTATIONS: dict[str, tuple[Callable[[Preprocessing], list[v2.Transform]], b
 def augmentation(name: str, data: ImageData) -> Augmentation:
     """The augmentation called `name` for this data.
 
-    "none", "crop-flip" (pad by 4, cut, mirror), "crop-flip-cutout" (and cover a square of 16 pixels), and the adjoined
-    networks' papers': "papers-cifar", "papers-pets", "papers-imagenet" (P1 appendix B). Data whose
-    images must not be mirrored are not. A file's random part is cut while it is decoded, at its full resolution.
+    "none", "crop-flip" (pad by 4, cut, mirror), "crop2-flip" (pad by 2), "crop-flip-cutout" (and cover a square of 16 pixels),
+    and the adjoined networks' papers': "papers-cifar", "papers-pets", "papers-imagenet" (P1 appendix B). Data whose images must
+    not be mirrored are not. A file's random part is cut while it is decoded, at its full resolution.
     """
     make, mirrors = pick(_AUGMENTATIONS, name, "Augmentation")
     steps, file = make(data.preprocessing), central

@@ -212,7 +212,7 @@ class AdjoinedMethod(Method):
 
     def deployables(self) -> dict[str, nn.Module]:
         smalls = {name: self.network.extract(name) for name in self.network.smalls}
-        return {"full": self.network.full, **smalls}
+        return {"full": self.network.whole(), **smalls}
 
 
 def checked_beyond(

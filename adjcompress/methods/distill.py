@@ -94,5 +94,5 @@ class DistillMethod(StandardMethod):
         tell_progress_(self.network, progress)
         small = self.network(images)
         supervised = cross_entropy(small, labels)
-        apart = divergence(wanted / self.temperature, small / self.temperature) * self.temperature**2
+        apart = divergence(wanted / self.temperature, small / self.temperature, labels) * self.temperature**2
         return Terms(supervised + self.weight * apart, {"cross_entropy": supervised, "divergence": apart})

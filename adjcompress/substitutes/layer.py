@@ -66,8 +66,14 @@ class Substitute(nn.Module):
         """Parameters of the matrix that it stands for."""
         return self.inputs * self.outputs
 
+    @property
+    def used(self) -> float:
+        """The setting that came out, where not every one fits the layer."""
+        return self.setting
+
     def extra_repr(self) -> str:
-        return f"{self.inputs}, {self.outputs}, setting={self.setting:g}, stride={self.stride}"
+        used = f" (used={self.used:g})" * (self.used != self.setting)
+        return f"{self.inputs}, {self.outputs}, setting={self.setting:g}{used}, stride={self.stride}"
 
 
 class Reconstructed(Substitute):

@@ -79,6 +79,10 @@ class LinearShuffle(Substitute):
         if not float(setting).is_integer() or setting < 1:
             raise AdjCompressError(f"shuffle takes a whole number of groups from 1 on as its setting, not {setting:g}.")
 
+    @property
+    def used(self) -> float:
+        return self.groups
+
     @staticmethod
     def middle(outputs: int) -> int:
         """b, the channels between the two grouped convolutions."""

@@ -97,7 +97,7 @@ class Recipe:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "drops": list(self.drops)}  # what it is when it is read again
 
 
 def _cosine(first: float, last: float, progress: float) -> float:
@@ -189,7 +189,7 @@ _PAPERS: dict[str, Any] = {
 # SGD with plain momentum and decay on everything, as the papers of substitutes (arXiv:1906.00859) and of budgeted super
 # networks (arXiv:1706.00046) train; the latter's gates have an optimiser of their own.
 _PLAIN_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "warmup": 0.0, "start": 1.0, "nesterov": False, "decay_all": True}
-_SUPERNETS: dict[str, Any] = {**_PLAIN_SGD, "weight_decay": 1e-4, "augmentation": "crop-flip"}
+_SUPERNETS: dict[str, Any] = {**_PLAIN_SGD, "weight_decay": 1e-4, "augmentation": "crop2-flip"}
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
