@@ -11,6 +11,7 @@ from accuracy_ways import results_of
 from record import RESULTS
 from shown import shown_ms, shown_timing
 from tables_rows import Rows, int8, latency, main_job, paper_counts, quick, read, steps
+from vs_torch_pruning_ways import in_blocks
 
 WAYS = {
     "first-copies": "small first (the default)",
@@ -108,7 +109,7 @@ def _beside() -> Iterator[str]:
         cells[-1] += f"; {100 * by_way['inner']['full_accuracy']:.2f} %"
         equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
         epochs = figures["recipe"]["epochs"]
-        yield f"| {figures['model']}, to equal {equal}, {epochs} epochs' cost | {' | '.join(cells)} |"
+        yield f"| {figures['model']}{in_blocks(figures)}, to equal {equal}, {epochs} epochs' cost | {' | '.join(cells)} |"
 
 
 def _header(what: str, titles: list[str], *, right: bool = True, columns: int | None = None) -> Iterator[str]:

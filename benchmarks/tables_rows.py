@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from record import RESULTS
 from shown import shown_ms
+from vs_torch_pruning_ways import in_blocks
 
 
 class Row(NamedTuple):
@@ -225,7 +226,8 @@ def beside_torch_pruning() -> Rows:
             f"trained for {row['training_macs'] / 1e12:.1f} T"
             for row in figures["rows"]
         )
-        what = f"Beside Torch-Pruning at equal {equal}, {figures['model']}, {figures['data']}, {figures['images']:,} images"
+        model, images = f"{figures['model']}{in_blocks(figures)}", f"{figures['images']:,} images"
+        what = f"Beside Torch-Pruning at equal {equal}, {model}, {figures['data']}, {images}"
         yield Row.of(result, f"{what}, {figures['recipe']['epochs']} epochs, top-1 (seed {figures['seed']})", text)
 
 

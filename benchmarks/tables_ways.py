@@ -13,6 +13,7 @@ from accuracy_page import spread, taught_for
 from accuracy_ways import PROTOCOLS, results_of
 from record import RESULTS
 from shown import shown_ms
+from vs_torch_pruning_ways import in_blocks
 
 
 def ways_to_train() -> str:
@@ -42,7 +43,8 @@ def _cut() -> list[str]:
     results = [json.loads(path.read_text())["figures"] for path in sorted(RESULTS.glob("vs_torch_pruning_*.json"))]
     kinds = {"macs": "multiply-adds", "latency": "milliseconds"}
     titles = " | ".join(
-        f"{each['model']}, {each['images']:,} images, equal {kinds[each['equal']]}, seed {each['seed']}" for each in results
+        f"{each['model']}{in_blocks(each)}, {each['images']:,} images, equal {kinds[each['equal']]}, seed {each['seed']}"
+        for each in results
     )
     lines = [f"| trained weights | {titles} |", f"| --- |{' ---: |' * len(results)}"]
     for way, words in _CUT.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from record import RESULTS
 from shown import BUSY, measured_on, shown_ms
-from vs_torch_pruning_ways import BEFORE, alike
+from vs_torch_pruning_ways import BEFORE, alike, in_blocks
 
 from adjcompress.files import write_text
 
@@ -62,10 +62,9 @@ def page() -> str:
         figures = content["figures"]
         equal = "multiply-adds" if figures["equal"] == "macs" else "latency"
         equal += " to inner's" * (figures.get("like") == "inner")
-        alpha, align = (figures.get(key, BEFORE[key]) for key in ("alpha", "align"))
-        aligned = f", our widths multiples of {align}," * (align > 1)
+        alpha = figures.get("alpha", BEFORE["alpha"])
         lines += [
-            f"## {figures['model']} on {figures['data']}, alpha {alpha:g}{aligned or ','} at equal {equal}",
+            f"## {figures['model']} on {figures['data']}, alpha {alpha:g}{in_blocks(figures)}, at equal {equal}",
             "",
             f"{figures['images']:,} training images, {figures['recipe']['epochs']} epochs of full and small network together; "
             f"seed {figures['seed']}; top-1 on the test images; one thread, ONNX Runtime, batch 1. {ABOUT} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 LABELS: dict[str, Any] = {"trunk": "shared", "schedule": "constant", "small_labels": 0.5, "detach": True}
@@ -31,6 +32,12 @@ PRUNED = {
 TAUGHT = {"inner-taught": "inner-cut", "magnitude-taught": "magnitude"}  # the same networks, taught by the one they came from
 BEFORE = {"like": "adjoined", "alpha": 2.0, "align": 1, "inner": "*.conv1"}  # of results that do not say it
 WAYS = (*OURS, *CUTS, *PRUNED, *TAUGHT)
+
+
+def in_blocks(figures: Mapping[str, Any]) -> str:
+    """Of which numbers the widths of ours in a result are multiples, where they were asked to be."""
+    align = figures.get("align", BEFORE["align"])
+    return f", widths in {align}s" * (align > 1)
 
 
 def alike(way: str) -> str:
