@@ -37,6 +37,15 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
+def twice_named(network: nn.Module) -> tuple[str, str] | None:
+    """Two names of one parameter, where a network has such: weights that layers share, or a module under two names."""
+    first: dict[int, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            return first[id(parameter)], name
+    return None
+
+
 def deployed_part(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:
     """Of what is known by the names of tensors or modules, that which leaves training with the network.
 

@@ -243,6 +243,42 @@ def test_trunks_that_cannot_be_shared_are_refused() -> None:
     assert trunk_of(network, [plan], IMAGE) == ("first",)
 
 
+def test_a_trunk_that_does_not_fit_is_refused_without_a_method_too() -> None:
+    plan = ac.plan_widths(network := InPlace(relu=False), IMAGE, 2, slim=["slim"])
+    with pytest.raises(ac.AdjCompressError, match="--trunk shared does not fit InPlace"):
+        trunk_of(network, [plan], IMAGE)
+    for trunk, message in ((("nope",), "a module 'nope', and InPlace has none"), (("slim",), "Module slim is cut")):
+        with pytest.raises(ac.AdjCompressError, match=message):
+            ac.adjoin(network, {"alpha2": plan}, trunk=trunk)
+
+
+def test_a_hook_of_the_users_runs_once_in_each_network() -> None:
+    network = randomise_(Scaled())
+    plan, images = ac.plan_widths(network, IMAGE, 2, slim=["slim"]), torch.randn(2, 3, 32, 32)
+    network.first.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    adjoined_network = ac.adjoin(network, {"alpha2": plan}).eval()
+    torch.testing.assert_close(adjoined_network(images).smalls["alpha2"], adjoined_network.extract("alpha2")(images))
+    with pytest.raises(ac.AdjCompressError, match="layer first has a forward hook"):
+        trunk_of(network, [plan], IMAGE)
+
+
+def test_what_is_frozen_stays_as_it_is_also_where_small_networks_learn_apart(images: Tensor) -> None:
+    network = ac.create_model("cifar_resnet20", 10)
+    frozen = network.layer2[1].conv1.weight.requires_grad_(False)
+    before = frozen.clone()
+    method = AdjoinedMethod.build(network, IMAGE, MethodOptions(alphas=(2,), small_first=0.5, widen="auto"))
+    assert method.curriculum.widen == "fresh"
+    (optimizer,) = make_optimizers(method.parameter_groups(0.1), ac.recipe("cifar"), 100)
+    for progress in (0.2, 0.4, 0.6):
+        method.loss(images, torch.zeros(4).long(), progress).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(method.network.state_dict()["full.layer2.1.conv1.weight"], before)
+    assert not method.network.extract("alpha2").layer2[1].conv1.weight.requires_grad
+    with pytest.raises(ac.AdjCompressError, match="--widen copies changes weights, and some of CifarResNet are frozen"):
+        AdjoinedMethod.build(network, IMAGE, MethodOptions(alphas=(2,), small_first=0.5, widen="copies"))
+
+
 # --- the full network begins
 
 

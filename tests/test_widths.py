@@ -261,6 +261,47 @@ def test_slicing_leaves_the_original_alone(images: Tensor) -> None:
     assert full.training
 
 
+def test_a_network_in_double_precision_stays_as_it_was(images: Tensor) -> None:
+    full = ac.create_model("cifar_resnet20", 10).double()
+    before = {name: tensor.clone() for name, tensor in full.state_dict().items()}
+    ac.plan_widths(full, images.double(), 2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in full.state_dict().items())
+
+
+class Flipped(nn.Module):
+    """Channels in reverse order, which no trace shows; no batch norm, and biases that begin as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3)
+        self.norm, self.third, self.head = nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+        nn.init.zeros_(self.third.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y = self.second(self.first(images).relu()).flip(1)
+        return self.head(self.third(self.norm(y)).mean((2, 3)))
+
+
+def test_a_plan_is_tried_out_on_more_than_zeros() -> None:
+    with pytest.raises(ac.AdjCompressError, match="Layer third cannot be cut: there the sliced network differs"):
+        ac.plan_widths(Flipped(), torch.zeros(2, 3, 16, 16), 2, slim=["second"])
+
+
+def test_a_weight_that_layers_share_is_not_cut_and_not_adjoined(images: Tensor) -> None:
+    network = Tied()
+    with pytest.raises(
+        ac.AdjCompressError, match=r"first\.weight and second\.weight are one tensor, so neither layer can be cut"
+    ):
+        ac.plan_widths(network, images, 2, slim=["stem", "first"])
+    network.second = nn.Conv2d(8, 8, 3, padding=1)
+    plan = ac.plan_widths(network, images, 2, slim=["stem"])
+    network.again = network.stem  # one layer under two names
+    assert ac.slice_model(network, plan).again.weight.shape[0] == 4
+    with pytest.raises(ac.AdjCompressError, match=r"stem\.weight and again\.weight are one tensor under two names"):
+        ac.adjoin(network, {"alpha2": plan})
+
+
 def test_a_resnet_keeps_stem_and_first_stage_as_in_the_papers(images: Tensor) -> None:
     for name in ("resnet50", "xresnet18", "cifar_resnet20"):
         plan = ac.plan_widths(ac.create_model(name, 10), images, 2)

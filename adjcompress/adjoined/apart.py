@@ -28,13 +28,17 @@ class Succession(NamedTuple):
 
 
 class Apart(nn.Module):
-    """Copies of the parts `kept` of a network's tensors, which learn in the place of these. They are in no state dict."""
+    """Copies of the parts `kept` of a network's tensors, which learn in the place of these. They are in no state dict.
+
+    Of a frozen tensor the copy is frozen too.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], kept: Mapping[str, Kept]) -> None:
         super().__init__()
         self.kept = dict(kept)
         for number, (name, own) in enumerate(kept.items()):  # of a tensor's name, dots would be modules
-            self.register_parameter(f"copy{number}", nn.Parameter(cut(tensors[name].detach(), own).clone()))
+            copied = nn.Parameter(cut(tensors[name].detach(), own).clone(), tensors[name].requires_grad)
+            self.register_parameter(f"copy{number}", copied)
 
     def copies(self) -> dict[str, nn.Parameter]:
         """By the names of what they are copies of."""

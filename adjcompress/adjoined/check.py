@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from adjcompress.adjoined.network import AdjoinedNetwork, RandomMask
+from adjcompress.adjoined.trunk import outermost_before
 from adjcompress.adjoined.widen import widen_
 from adjcompress.errors import AdjCompressError
 from adjcompress.widths.check import randomised
 from adjcompress.widths.plan import WidthPlan
 
 _TOLERANCE = 1e-6  # of the largest logit; double precision leaves about 1e-13
+
+
+def trunk_of(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> tuple[str, ...]:
+    """The outermost modules that `full` has done with before the first layer runs that any of `plans` cuts, in their order.
+
+    All that they compute is the same in every network whose normalisation there is the same. `example` is a batch
+    (N, C, H, W). A network that begins with a layer that is cut, a module with parameters that runs again later or with a
+    forward hook, and one whose later layers change in place what the trunk computed, are AdjCompressErrors.
+    """
+    trunk = outermost_before(full, plans, example)
+    check_trunk(full, {f"small{number}": plan for number, plan in enumerate(plans)}, trunk, example)
+    return trunk
 
 
 def check_trunk(
@@ -48,7 +61,14 @@ def check_widening(
     widen: str,
     mask: RandomMask | None = None,
 ) -> None:
-    """Raise an AdjCompressError where a widened full network would compute something else than the widest small one."""
+    """Raise an AdjCompressError where a widened full network would compute something else than the widest small one.
+
+    And where it would be widened in frozen weights.
+    """
+    if not all(parameter.requires_grad for parameter in full.parameters()):
+        raise AdjCompressError(
+            f"--widen {widen} changes weights, and some of {type(full).__name__} are frozen. Leave --widen out."
+        )
     network, images = _copy(full, plans, trunk, example, mask)
     name = network.by_size()[-1]
     widen_(network, name, images, copies=widen == "copies")

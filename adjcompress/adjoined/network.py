@@ -20,7 +20,7 @@ from adjcompress.adjoined.apart import Apart, Succession, widest_cuts
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
 from adjcompress.errors import AdjCompressError, check_choice
-from adjcompress.modes import can_name_a_part
+from adjcompress.modes import can_name_a_part, twice_named
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import blocks, cut, slice_model
@@ -74,6 +74,12 @@ class AdjoinedNetwork(nn.Module):
                     f"{name!r} cannot name a small network: names have no dot, are not empty, and are neither 'full' nor a "
                     "word of torch.nn's own, such as 'train'."
                 )
+        if (names := twice_named(full)) is not None:
+            raise AdjCompressError(
+                f"{names[0]} and {names[1]} are one tensor under two names, which no adjoined network can have: give each "
+                "layer a weight of its own, or run one layer twice."
+            )
+        _check_trunk_names(full, plans, trunk)
         self.full = full
         self.plans = dict(plans)
         self.mask = mask
@@ -243,8 +249,9 @@ class AdjoinedNetwork(nn.Module):
             owner, _, attribute = tensor.rpartition(".")
             module = small.get_submodule(owner)
             delattr(module, attribute)
-            if isinstance(getattr(self.full.get_submodule(owner), attribute), nn.Parameter):
-                module.register_parameter(attribute, nn.Parameter(view.detach().clone()))
+            shared = getattr(self.full.get_submodule(owner), attribute)
+            if isinstance(shared, nn.Parameter):
+                module.register_parameter(attribute, nn.Parameter(view.detach().clone(), shared.requires_grad))
             else:
                 module.register_buffer(attribute, view.detach().clone())
         return small.eval()
@@ -301,6 +308,16 @@ class _Fork(torch.autograd.Function):
             for there, here in blocks(total, part, kept):
                 there += here
         return total, None, None
+
+
+def _check_trunk_names(full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str]) -> None:
+    """Refuse modules that are not there, and those in which a plan cuts, for they are not the same in all networks."""
+    modules = dict(full.named_modules())
+    for part in trunk:
+        if part not in modules:
+            raise AdjCompressError(f"The trunk has a module {part!r}, and {type(full).__name__} has none of that name.")
+        if any(f"{tensor}.".startswith(f"{part}.") for plan in plans.values() for tensor in plan.cuts):
+            raise AdjCompressError(f"Module {part} is cut, so it cannot be in the trunk that all networks share.")
 
 
 def _give_back_(network: AdjoinedNetwork, *_: Any) -> None:

@@ -15,13 +15,8 @@ from adjcompress.widths.channels import Convolution
 from adjcompress.widths.plan import WidthPlan
 
 
-def trunk_of(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> tuple[str, ...]:
-    """The outermost modules that `full` has done with before the first layer runs that any of `plans` cuts, in their order.
-
-    All that they compute is the same in every network whose normalisation there is the same. `example` is a batch
-    (N, C, H, W). A network that begins with a layer that is cut, and a module with parameters that runs again later, are
-    AdjCompressErrors.
-    """
+def outermost_before(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> tuple[str, ...]:
+    """What `trunk_of` gives, before it is tried out."""
     slim = {tensor.rpartition(".")[0] for plan in plans for tensor in plan.cuts}
     done: list[str] = []  # before the first slim layer
     after: list[str] = []  # the slim layer and what runs after it
@@ -49,12 +44,20 @@ def trunk_of(full: nn.Module, plans: Collection[WidthPlan], example: Tensor) -> 
             raise AdjCompressError(f"--trunk shared: layer {name} runs before the first layer that is cut, and again after it.")
     inside = set(done)
     outermost = [name for name in done if name.rpartition(".")[0] not in inside]
+    for name in outermost:
+        if has_hooks(full.get_submodule(name)):
+            raise AdjCompressError(f"--trunk shared: layer {name} has a forward hook, which would run in every network.")
     if not any(isinstance(module, Convolution) for name in outermost for module in full.get_submodule(name).modules()):
         raise AdjCompressError(
             f"--trunk shared: {type(full).__name__} has no trunk, for its first layer is cut already: keep it whole with "
             "--keep, or leave --trunk out."
         )
     return tuple(outermost)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something of the user's changes, or sees, what a module computes."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class SharedTrunk:
@@ -132,6 +135,9 @@ class FirstConvolution:
             yield  # an activation may have overwritten the output in place
             return
         output, layer = self.output, small.get_submodule(self.name)
+        if has_hooks(layer):
+            yield  # they have seen the output already, and would again
+            return
         ordinary = layer.forward
 
         def forward(*inputs: Any, **named: Any) -> Any:

@@ -32,12 +32,12 @@ def restore_unread_(network: AdjoinedNetwork, scales: Tensor) -> None:
 
 
 def unread_entries(network: AdjoinedNetwork) -> dict[str, Tensor]:
-    """The parameters that small networks read in part, by name: where no small network reads them, bool."""
+    """The parameters that learn and that small networks read in part, by name: where no small network reads them, bool."""
     found = {}
     cut = {name for plan in network.plans.values() for name in plan.cuts}
     for name, parameter in network.full.named_parameters():
         readers = [small for small in network.smalls if name in dict(network.shared(small))]
-        if name not in cut or not readers:
+        if name not in cut or not readers or not parameter.requires_grad:
             continue
         unread = torch.ones(parameter.shape, dtype=torch.bool)
         for small in readers:

@@ -19,8 +19,8 @@ from adjcompress.adjoined import (
     adjoint_loss,
     check_trunk,
     check_widening,
+    outermost_before,
     restore_unread_,
-    trunk_of,
     unread_scales,
     widen_,
 )
@@ -248,7 +248,7 @@ def _shared(
     if asked == "own":
         return ()
     try:
-        trunk = trunk_of(model, plans.values(), example)
+        trunk = outermost_before(model, plans.values(), example)
         check_trunk(model, plans, trunk, example, mask)
     except AdjCompressError:
         if asked != _AUTO:

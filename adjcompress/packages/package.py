@@ -107,7 +107,8 @@ def save_package(
     """
     path = Path(path)
     check_output(path, ".safetensors", "a package")
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Copies: of what layers share, too, each name gets values of its own.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     rebuild(model, plan, state, substitution)
     preprocessing = preprocessing or Preprocessing(model.image_size)
     counts = count(network, preprocessing.example())

@@ -29,7 +29,7 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
     """
     full = randomised(network)
     small = slice_model(full, plan)
-    images = example[:1].to(next(full.parameters()).device).double()
+    images = _shown(example[:1]).to(next(full.parameters()).device).double()
     expected, found = _outputs(_masked(full, plan), images, plan), _outputs(small, images, None)
     if _cuts_layer_norms(network, plan):
         return
@@ -42,9 +42,18 @@ def check_slices(network: nn.Module, plan: WidthPlan, example: Tensor) -> None:
             )
 
 
+def _shown(example: Tensor) -> Tensor:
+    """The example, or, where it is all zeros, of which only the shape counts, one drawn from 0..1."""
+    return example if bool(example.any()) else torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
+
+
 def randomised(network: nn.Module) -> nn.Module:
-    """A copy, double and in evaluation mode, whose batch norms pass every channel on: no difference hides behind a zero."""
-    doubles = {name: tensor.double() for name, tensor in tensors_of(network).items() if tensor.is_floating_point()}
+    """A copy, double and in evaluation mode, in which no difference hides behind a zero.
+
+    Batch norms pass every channel on, and tensors that are all one number, as biases and scales begin, vary.
+    """
+    floating = {name: tensor for name, tensor in tensors_of(network).items() if tensor.is_floating_point()}
+    doubles = {name: tensor.to(torch.double, copy=True) for name, tensor in floating.items()}  # of doubles, too
     copied = copied_with(network, doubles).double().eval()
     random = torch.Generator().manual_seed(0)
     for module in copied.modules():
@@ -57,6 +66,10 @@ def randomised(network: nn.Module) -> nn.Module:
             ):
                 if tensor is not None:
                     tensor.data.copy_(torch.rand(tensor.shape, generator=random) * (high - low) + low)
+        else:
+            for tensor in module.parameters(recurse=False):
+                if tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+                    tensor.data.add_(torch.rand(tensor.shape, generator=random).to(tensor) * 0.5)
     return copied
 
 

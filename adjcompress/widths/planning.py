@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -119,9 +119,24 @@ def plan_like(network: nn.Module, example: Tensor, plan: WidthPlan) -> WidthPlan
 
 def _plan(network: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], widths: Sequence[GroupWidth]) -> WidthPlan:
     cuts, shapes = _cuts(network, groups, widths)
+    _refuse_shared(network, cuts)
     plan = WidthPlan(tuple(widths), cuts, shapes)
     check_slices(network, plan, example)
     return plan
+
+
+def _refuse_shared(network: nn.Module, cuts: Collection[str]) -> None:
+    """Refuse to cut a weight that another layer has too."""
+    owners: dict[int, list[str]] = {}
+    for module_name, module in network.named_modules():  # one module under two names comes once
+        for name, tensor in module.named_parameters(recurse=False):
+            owners.setdefault(id(tensor), []).append(f"{module_name}.{name}")
+    for names in owners.values():
+        if len(names) > 1 and any(name in cuts for name in names):
+            raise AdjCompressError(
+                f"{names[0]} and {names[1]} are one tensor, so neither layer can be cut alone: keep both whole with --keep, "
+                "or give each a weight of its own."
+            )
 
 
 def check_align(align: int) -> None:
