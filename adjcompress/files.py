@@ -65,15 +65,20 @@ def check_output(path: Path, suffix: str, what: str, mark: str = "") -> None:
 def written_together(folder: Path) -> Iterator[Path]:
     """Yield an empty folder inside `folder` to write files in; if the block ends well, each is renamed into `folder`.
 
-    In the order of their names, the longest first: what a file refers to (model.onnx.data) is there before it.
+    In the order of their names, the longest first: what a file refers to (model.onnx.data) is there before it, and a file that
+    is replaced is taken away before: killed in between, a process leaves no file that refers to another's.
     """
     aside = folder / f".{uuid.uuid4().hex[:8]}"
     try:
         with system_errors(f"{folder} could not be written to"):
             aside.mkdir(parents=True)
             yield aside
-            for written in sorted(aside.iterdir(), key=lambda path: -len(path.name)):
+            together = sorted(aside.iterdir(), key=lambda path: -len(path.name))
+            for written in together:
                 _flush_to_disk(written)
+            if len(together) > 1:
+                (folder / together[-1].name).unlink(missing_ok=True)
+            for written in together:
                 written.replace(folder / written.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

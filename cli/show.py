@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,22 +23,32 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def show(result: Mapping[str, Any], text: Callable[[], None], as_json: bool, quiet: bool) -> None:
     """Print a result as JSON, or by `text`, or not at all."""
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        click.echo(json.dumps(_told(result), indent=1, allow_nan=False))
     elif not quiet:
         text()
+
+
+def _told(value: Any) -> Any:
+    """What JSON can say: numbers that are none, or have no end, become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _told(part) for name, part in value.items()}
+    return [_told(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the first column left, the others right. Its width does not depend on the terminal."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        drawn.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(escape, row))
     console = Console()
     console.width = max(console.width, console.measure(drawn, options=console.options.update(width=400)).maximum)
     console.print(drawn)

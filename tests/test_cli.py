@@ -15,6 +15,7 @@ import click
 import pytest
 from adjcompress_cli.main import main
 from adjcompress_cli.sections import Sectioned
+from adjcompress_cli.show import show, table
 from adjcompress_cli.train import _OF_THE_MACHINE
 from adjcompress_cli.train_options import settled, train_options
 from click.testing import CliRunner, Result
@@ -245,6 +246,14 @@ def test_a_table_of_layers_is_measured_for_the_newest_run(folder: Path, monkeypa
     assert json.loads(again.stdout)["measured"] == 0
 
 
+def test_names_are_shown_as_they_are_and_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("model[v2]", "figure"), [("a[bold].onnx", "1")])
+    show({"loss": math.nan, "parts": [1.5, {"x": math.inf}]}, lambda: None, as_json=True, quiet=False)
+    shown, _, told = capsys.readouterr().out.partition("{")
+    assert "model[v2]" in shown and "a[bold].onnx" in shown
+    assert json.loads("{" + told) == {"loss": None, "parts": [1.5, {"x": None}]}
+
+
 def test_quiet_is_quiet() -> None:
     for arguments in (TRAIN, ("extract",), ("export", "model.onnx")):
         result = run(*arguments, "--quiet")
@@ -391,7 +400,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--model", ":net"), "Model :net: package.module:function is expected"),
         (("train", "--model", "timm:zzzzzz"), "timm's model 'zzzzzz' is unknown. timm.list_models() names them"),
         (("bench", "--table", "t.json", "--model", "resnet18", "--classes", "0"), "--classes 0 must be at least 1"),
-        (("bench", "none.onnx", "--duration", "nan"), "--duration nan must all be above 0"),
+        (("bench", "none.onnx", "--duration", "nan"), "--duration nan must be seconds above 0"),
         (("bench", "."), ". is a folder: name an ONNX file in it"),
         (("bench",), "No ONNX file was made here yet: run adjcompress export model.onnx first"),
         (("bench", "none.onnx"), "none.onnx does not exist"),

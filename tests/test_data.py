@@ -90,6 +90,12 @@ def test_what_means_nothing_to_the_data_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_labels_of_any_byte_order_and_names_as_bytes_are_read(tmp_path: Path) -> None:
+    labels, names = (np.arange(40) % 4).astype(">i4"), np.array([b"a", b"b", b"c", b"d"])
+    data = ac.load_data(str(write_npz(tmp_path / "a.npz", y_train=labels, classes=names)), validation=0.2)
+    assert data.train.labels.bincount().tolist() == [8] * 4 and data.classes == ("a", "b", "c", "d")
+
+
 def test_labels_may_stand_in_a_column(tmp_path: Path) -> None:
     data = ac.load_data(str(write_npz(tmp_path / "a.npz", y_train=np.arange(40)[:, None] % 4)), validation=0.2)
     assert data.train.labels.shape == (32,) and data.validation.labels.shape == (8,)
@@ -111,7 +117,11 @@ def test_grey_images_get_three_channels_and_any_size(tmp_path: Path) -> None:
         ({"y_train": np.arange(40) / 10}, r"y_train is float64 \(40,\); whole numbers"),
         ({"y_train": np.zeros((40, 2), int)}, r"y_train is int64 \(40, 2\); whole numbers"),
         ({"y_train": np.arange(39) % 4}, r"40 images and y_train 39 labels"),
-        ({"y_train": np.arange(40) % 5}, r"labels run from 0 to 4, but there are 4 classes"),
+        ({"y_train": np.arange(40) % 5}, r"labels of y_train run from 0 to 4, but there are 4 classes"),
+        ({"y_train": np.full(40, -100)}, r"labels of y_train run from -100 to -100, but there are 4 classes"),
+        ({"y_test": np.full(8, 2**64 - 100, np.uint64)}, r"labels of y_test run from 18446744073709551516 to"),
+        ({"classes": np.array(["a", "b", "a", "c"])}, r"classes has a more than once"),
+        ({"classes": np.array(["a"]), "y_train": np.zeros(40, int)}, r"classes has a; a classifier needs two at least"),
     ],
 )
 def test_a_bad_npz_file_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], text: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.deploy import ExportOptions, export_full, export_package, first_pixels
+from adjcompress.files import written_together
 from adjcompress.training import Run
 
 
@@ -395,6 +397,66 @@ def test_external_data_lie_beside_the_file_and_both_are_written_or_none(tiny_run
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
+def test_external_data_are_written_again_and_wherever_a_file_of_that_name_stands(
+    tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, options = TinyNet().eval(), TinyNet().eval(), ExportOptions(external_data=True)
+    path = tmp_path / "a.onnx"
+    monkeypatch.chdir(tmp_path)
+    ac.export_onnx(first, path, images, options)
+    report = ac.export_onnx(second, path, images, options)
+    assert report.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    (logits,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), second(images), rtol=1e-4, atol=1e-5)
+
+
+def test_files_that_belong_together_are_never_of_two_makings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(text: str) -> None:
+        with written_together(tmp_path) as folder:
+            for name in ("a.onnx", "a.onnx.data"):
+                (folder / name).write_text(text)
+
+    write("old")
+    ordinary, moved = Path.replace, list[str]()
+
+    def killed(self: Path, target: Path) -> Path:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(self.name)
+        return ordinary(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    assert moved == ["a.onnx.data"] and {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.onnx.data": "new"}
+
+
+def test_networks_that_cannot_be_exported_are_refused_by_what_they_are(tmp_path: Path, images: Tensor) -> None:
+    class Answering(nn.Module):
+        def __init__(self, answer: Callable[[Tensor], Any]) -> None:
+            super().__init__()
+            self.layer, self.answer = nn.Conv2d(3, 4, 1), answer
+
+        def forward(self, images: Tensor) -> Any:
+            return self.answer(self.layer(images).mean((2, 3)))
+
+    for network, example, message in (
+        (TinyNet().double(), images.double(), r"TinyNet has tensors of torch\.float64: export it as network\.float\(\)"),
+        (TinyNet().bfloat16(), images, r"tensors of torch\.bfloat16"),
+        (TinyNet(), images[:0], r"The example of an export is torch\.float32 \(0, 3, 32, 32\); .* at least one"),
+        (Answering(lambda logits: (logits, logits)), images, r"Answering gives a tuple; logits \(N, classes\) are expected"),
+        (Answering(lambda logits: logits[:, 0]), images, r"Answering gives a tensor \(1,\); logits"),
+    ):
+        with pytest.raises(ac.AdjCompressError, match=message):
+            ac.export_onnx(network.eval(), tmp_path / "a.onnx", example)
+    pixels = ExportOptions(preprocess=True)
+    with pytest.raises(ac.AdjCompressError, match=r"is torch\.float32 .*; images \(N, 3, H, W\) of torch\.uint8 are expected"):
+        ac.export_onnx(
+            TinyNet().eval(), tmp_path / "a.onnx", images, pixels, preprocessing=ac.load_data("digits").preprocessing
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_nodes_with_weights_are_named_after_their_modules(tmp_path: Path, images: Tensor) -> None:
     network = randomise_(ac.create_model("conftest:short_mobilenet", 10, 32))
     ac.export_onnx(network, tmp_path / "a.onnx", images)
@@ -402,15 +464,24 @@ def test_nodes_with_weights_are_named_after_their_modules(tmp_path: Path, images
     assert names == {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
-def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run) -> None:
+def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from adjcompress.deploy import deployed, keep, run_of
 
     assert deployed(tiny_run.folder) == {} and run_of(Path("a.safetensors")) is None
     keep(tiny_run.folder, "extract", "a.safetensors", {"bytes": 1})
     keep(tiny_run.folder, "export", "a.onnx", {"bytes": 2})
     keep(tiny_run.folder, "export", "a.onnx", {"bytes": 3})
-    assert deployed(tiny_run.folder) == {"extract": {"a.safetensors": {"bytes": 1}}, "export": {"a.onnx": {"bytes": 3}}}
+    kept = {"extract": ("a.safetensors", 1), "export": ("a.onnx", 3)}
+    assert deployed(tiny_run.folder) == {
+        step: {name: {"bytes": size, "beside_run": f"../../{name}"}} for step, (name, size) in kept.items()
+    }
     assert run_of(Path("a.onnx").resolve()) == tiny_run.folder
+    Path("sub").mkdir()
+    with monkeypatch.context() as patch:  # a file of the same name, elsewhere
+        patch.chdir("sub")
+        assert run_of(Path("a.onnx")) is None
+        keep(Path("../runs/tiny"), "export", "b.onnx", {})
+    assert run_of(Path("b.onnx")) is None and run_of(Path("sub/b.onnx")) == tiny_run.folder
     shutil.copytree(tiny_run.folder, "runs/other")
     Path("runs/other/deployed.json").write_text("{")  # newer, damaged, and none of this file's business
     assert run_of(Path("a.onnx")) == tiny_run.folder

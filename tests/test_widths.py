@@ -302,6 +302,12 @@ def test_a_weight_that_layers_share_is_not_cut_and_not_adjoined(images: Tensor) 
         ac.adjoin(network, {"alpha2": plan})
 
 
+def test_one_pattern_may_stand_alone(images: Tensor) -> None:
+    full = ac.create_model("cifar_resnet20", 10)
+    assert ac.plan_widths(full, images, 2, slim="layer3") == ac.plan_widths(full, images, 2, slim=["layer3"])
+    assert ac.plan_widths(full, images, 2, keep="layer3") == ac.plan_widths(full, images, 2, keep=["layer3"])
+
+
 def test_a_resnet_keeps_stem_and_first_stage_as_in_the_papers(images: Tensor) -> None:
     for name in ("resnet50", "xresnet18", "cifar_resnet20"):
         plan = ac.plan_widths(ac.create_model(name, 10), images, 2)

@@ -141,8 +141,11 @@ def benchmark(
     if last is None:
         raise AdjCompressError("Nothing to benchmark: name at least one file.")
     paths = list(dict.fromkeys([*paths, last]))
-    if batch < 1 or not 0 < duration < math.inf or not threads or min(threads) < 1:
-        raise AdjCompressError(f"--threads {threads}, --batch {batch} and --duration {duration} must all be above 0.")
+    if not 0 < duration < math.inf:
+        raise AdjCompressError(f"--duration {duration:g} must be seconds above 0, and end.")
+    for option, least in (("--batch", batch), ("--threads", min(threads, default=0))):
+        if least < 1:
+            raise AdjCompressError(f"{option} {least} must be at least 1.")
     if max(threads) > (most := _CROWD * (os.cpu_count() or 1)):
         raise AdjCompressError(f"--threads {max(threads)}: {most} are the most here, {_CROWD} for each core.")
     check_engine(engine)

@@ -50,7 +50,8 @@ def read_segmentation(spec: DataSpec) -> ImageData:
     classes = _classes(root, spec, [split.labels for split in splits.values()])
     if len(classes) < 2:
         raise AdjCompressError(f"{root} has labels of one class only ({classes[0]}): there is nothing to tell apart.")
-    check_labels([split.labels for split in splits.values()], len(classes), f"{root} (--ignore-label {spec.ignore_label})")
+    told = f"{root} (--ignore-label {spec.ignore_label})"
+    check_labels([split.labels for split in splits.values()], len(classes), told, ignored=True)
     train, test = splits["train"], splits.get("test") or splits["val"]
     taken = not ("val" in splits and "test" in splits)
     train, held = with_validation(train, spec) if taken else (train, splits["val"])

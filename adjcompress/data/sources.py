@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,7 @@ from adjcompress.data.splits import (
     held_out,
     with_validation,
 )
-from adjcompress.errors import AdjCompressError, nearest_first
+from adjcompress.errors import AdjCompressError, nearest_first, shortened
 
 # The side of the central square is 0.92 of the shorter side: 85 % of a square image's area, as the papers validate.
 _CENTRE = 0.85**0.5
@@ -92,7 +93,8 @@ def read_data(spec: DataSpec) -> ImageData:
         raise AdjCompressError(f"Data {path} is a {path.suffix or 'plain'} file; an .npz file or a folder is expected.")
     elif "/" in spec.source or "\\" in spec.source:
         raise AdjCompressError(
-            f"Data {spec.source} does not exist: a folder with train/ and test/, or an .npz file, is expected."
+            f"Data {spec.source} does not exist: a folder with train/ and test/, or an .npz file, is expected"
+            f"{_here(spec.source)}."
         )
     else:
         names = ", ".join(nearest_first(spec.source, data_names()))
@@ -171,10 +173,26 @@ def _channels_first(images: Any) -> Tensor:
     return tensor.permute(0, 3, 1, 2).contiguous()
 
 
+def _names(path: Path, given: list[Any]) -> tuple[str, ...]:
+    """The names of an .npz file's classes, which may be bytes, or numbers."""
+    names = tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in given)
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise AdjCompressError(f"{path}: classes has {shortened(twice)} more than once.")
+    if len(names) < 2:
+        raise AdjCompressError(f"{path}: classes has {shortened(names)}; a classifier needs two at least.")
+    return names
+
+
+def _here(source: str) -> str:
+    """Where a relative path was looked for: a run names its data as they were named where it was trained."""
+    return "" if Path(source).is_absolute() else f", looked for in {Path.cwd()}"
+
+
 def _npz(spec: DataSpec) -> ImageData:
     path = Path(spec.source)
     if not path.is_file():
-        raise AdjCompressError(f"Data {path} does not exist.")
+        raise AdjCompressError(f"Data {path} does not exist{_here(spec.source)}.")
     needed = ("x_train", "y_train", "x_test", "y_test", "classes")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -195,7 +213,7 @@ def _npz(spec: DataSpec) -> ImageData:
         raise AdjCompressError(f"{path} is not a readable .npz file ({reason}).") from error
     if arrays["classes"].ndim != 1:
         raise AdjCompressError(f"{path}: classes has the shape {arrays['classes'].shape}; a name for each class is expected.")
-    classes = tuple(str(name) for name in arrays["classes"])
+    classes = _names(path, arrays["classes"].tolist())
     splits = {}
     for name in ("train", "val", "test"):
         if f"x_{name}" not in arrays:
@@ -215,7 +233,11 @@ def _npz(spec: DataSpec) -> ImageData:
             )
         if len(images) != len(labels) or not len(images):
             raise AdjCompressError(f"{path}: x_{name} has {len(images)} images and y_{name} {len(labels)} labels.")
-        splits[name] = (images, labels)
+        if not 0 <= labels.min() <= labels.max() < len(classes):  # before they lose what does not fit into int64
+            raise AdjCompressError(
+                f"{path}: labels of y_{name} run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes."
+            )
+        splits[name] = (images, labels.astype(np.int64))
     return _in_memory(spec, classes, splits)
 
 

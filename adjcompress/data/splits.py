@@ -217,10 +217,10 @@ def with_validation(split: AnySplit, spec: DataSpec) -> tuple[AnySplit, AnySplit
     return split.subset(rest), split.subset(held)
 
 
-def check_labels(labels: Sequence[Tensor], classes: int, source: str) -> None:
-    """Every label must be a class, 0 <= label < classes, or ignored."""
+def check_labels(labels: Sequence[Tensor], classes: int, source: str, *, ignored: bool = False) -> None:
+    """Every label must be a class, 0 <= label < classes, or where that may be, one that counts for nothing."""
     for tensor in labels:
-        counted = tensor[tensor != IGNORED]
+        counted = tensor[tensor != IGNORED] if ignored else tensor
         if len(counted) and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
             raise AdjCompressError(
                 f"{source}: labels run from {int(counted.min())} to {int(counted.max())}, but there are {classes} classes."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.deploy.trail import keep, run_of
 from adjcompress.errors import AdjCompressError, shortened
 from adjcompress.files import check_output, written_aside, written_together
+from adjcompress.modes import evaluating, tensors_of
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
@@ -117,6 +119,7 @@ def export_onnx(
     _check_options(path, options)
     if options.preprocess and preprocessing is None:
         raise AdjCompressError("An export with preprocess=True needs the preprocessing that goes into the graph.")
+    _check_network(network, example, options)
     inside = preprocessing if options.preprocess else None
     graph = traced(materialised(network), example, options.opset, simplify=options.simplify, from_pixels=inside)
     model = halved(graph.model) if options.float16 else graph.model
@@ -125,7 +128,9 @@ def export_onnx(
     onnx.checker.check_model(model)
     with _in_place(path, options.external_data) as aside:
         data = f"{aside.name}.data" if options.external_data else None
-        onnx.save_model(model, str(aside), save_as_external_data=data is not None, location=data)
+        if data is not None:
+            _put_weights_apart_(model, data)
+        onnx.save_model(model, str(aside))
         certificate = _parity(network, aside, example, inside)
         if not certificate.relative <= options.largest_difference:
             raise AdjCompressError(
@@ -298,6 +303,40 @@ def _in_place(path: Path, external_data: bool) -> Iterator[Path]:
     else:
         with written_aside(path) as aside:
             yield aside
+
+
+def _put_weights_apart_(model: onnx.ModelProto, file: str) -> None:
+    """Let the model's weights go into a second file of this name beside it, once it is saved."""
+    # onnx refuses a name that stands in the working folder, wherever the model goes: it is told another first.
+    onnx.external_data_helper.convert_model_to_external_data(model, location=uuid.uuid4().hex)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = file
+
+
+def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) -> None:
+    """Refuse what torch's exporter, or the comparison with the file, would stumble over without saying why."""
+    kind = type(network).__name__
+    kinds = {tensor.dtype for tensor in tensors_of(network).values() if tensor.is_floating_point()} - {torch.float32}
+    if kinds:
+        raise AdjCompressError(
+            f"This {kind} has tensors of {kinds.pop()}: export it as network.float(); float16=True halves the file."
+        )
+    wanted = torch.uint8 if options.preprocess else torch.float32
+    if example.ndim != 4 or not len(example) or example.dtype != wanted:
+        raise AdjCompressError(
+            f"The example of an export is {example.dtype} {tuple(example.shape)}; images (N, 3, H, W) of {wanted} are "
+            "expected, at least one."
+        )
+    if not options.preprocess:
+        with evaluating(moved := copy.deepcopy(network).cpu()):
+            logits = moved(example[:1])
+        if not isinstance(logits, Tensor) or logits.ndim < 2:
+            given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise AdjCompressError(
+                f"This {kind} gives {given}; logits (N, classes) are expected of a network that is exported."
+            )
 
 
 def _check_options(path: Path, options: ExportOptions) -> None:

@@ -135,7 +135,8 @@ def _by_torch(network: nn.Module, batch: Tensor, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise AdjCompressError(f"torch.onnx cannot export this {type(network).__name__}: {first_line(error)}") from error
+        reason = first_line(error.__cause__ or error)
+        raise AdjCompressError(f"torch.onnx cannot export this {type(network).__name__}: {reason}") from error
     assert program is not None
     return program.model_proto
 

@@ -8,6 +8,7 @@ run, in deployed.json.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,15 +51,25 @@ def newest_package() -> Path:
 
 def newest_onnx() -> Path:
     """The file that `adjcompress export` made last here."""
-    return _newest("ONNX file", made().onnx, "adjcompress export model.onnx")
+    newest = made()
+    if newest.onnx is None and newest.package is not None:
+        raise AdjCompressError(
+            f"No ONNX file was made of the newest package, {newest.package}: run adjcompress export model.onnx first, or name "
+            "a file."
+        )
+    return _newest("ONNX file", newest.onnx, "adjcompress export model.onnx")
 
 
 def keep(run: Path, step: str, what: str, report: Mapping[str, Any]) -> None:
-    """Keep a report of "extract", "export" or "bench" last in a run's deployed.json, under the file's or measurement's name."""
+    """Keep a report of "extract", "export" or "bench" last in a run's deployed.json, under the file's or measurement's name.
+
+    A file's name is as the user wrote it; "beside_run" is where it lies from the run on, in whatever folder that is read.
+    """
     content = deployed(run)
     reports = content.setdefault(step, {})
     reports.pop(what, None)
-    reports[what] = dict(report)
+    beside = {} if step == "bench" else {"beside_run": os.path.relpath(Path(what).resolve(), run.resolve())}
+    reports[what] = {**report, **beside}
     write_text(run / DEPLOYED, json.dumps(content, indent=1))
 
 
@@ -92,9 +103,16 @@ def run_of(path: Path) -> Path | None:
             steps = deployed(folder)
         except AdjCompressError:
             continue  # what is damaged there is said where that run is asked for
-        if any(Path(path).resolve() == wanted for step in ("extract", "export") for path in steps.get(step, {})):
+        made_of_it = [(path, report) for step in ("extract", "export") for path, report in steps.get(step, {}).items()]
+        if any(_place(folder, path, report) == wanted for path, report in made_of_it):
             return folder
     return None
+
+
+def _place(run: Path, path: str, report: Any) -> Path:
+    """Where a file that was made of a run lies; of a report by an earlier version, seen from this folder."""
+    beside = report.get("beside_run") if isinstance(report, Mapping) else None
+    return (run / beside if isinstance(beside, str) else Path(path)).resolve()
 
 
 def _written(path: Path) -> float:

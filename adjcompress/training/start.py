@@ -295,8 +295,8 @@ class _Job:
 def _check(options: TrainOptions) -> None:
     beside = {"teacher", "attention", "search_epochs", "keep_weights"}
     check_taken(options.method, options.method_options, [name for name in sorted(beside) if getattr(options, name)])
-    if options.seed < 0:
-        raise AdjCompressError(f"--seed {options.seed} must be 0 or more.")
+    if not 0 <= options.seed < 2**63:
+        raise AdjCompressError(f"--seed {options.seed} must be 0 or more, and below 2^63.")
     if options.search_epochs is not None and options.search_epochs < 1:
         raise AdjCompressError(f"--search-epochs {options.search_epochs} must be at least 1.")
     if options.new_classifier and options.weights is None:

@@ -23,8 +23,8 @@ def plan_widths(
     network: nn.Module,
     example: Tensor,
     alpha: Alpha,
-    slim: Sequence[str] | None = None,
-    keep: Sequence[str] | None = None,
+    slim: str | Sequence[str] | None = None,
+    keep: str | Sequence[str] | None = None,
     align: int = 1,
 ) -> WidthPlan:
     """Plan a small network: every slim group keeps its first ceil(channels / alpha) channels.
@@ -39,6 +39,7 @@ def plan_widths(
     a pattern that names nothing and an alpha that does not fit raise an AdjCompressError.
     """
     check_align(align)
+    slim, keep = ((patterns,) if isinstance(patterns, str) else patterns for patterns in (slim, keep))
     by_alpha = tuple(alpha) if isinstance(alpha, Mapping) else ()
     found = slim_groups(network, example, slim, keep, by_alpha)
     widths = [_width(group, alpha, align, is_slim) for group, is_slim in found]
