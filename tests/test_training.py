@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data, same_images
-from adjcompress.methods import Method, Terms, decay_groups
+from adjcompress.methods import Method, StandardMethod, Terms, decay_groups
 from adjcompress.modes import evaluating
 from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
@@ -481,6 +481,13 @@ def test_recipes_that_cannot_be_are_refused(changes: dict[str, float], text: str
 def test_an_unknown_recipe_lists_the_choices() -> None:
     with pytest.raises(ac.AdjCompressError, match=r"Recipe 'quik' is unknown\. Choices: quick, cifar"):
         ac.recipe("quik")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_kind_than_is_trained_is_refused(dtype: torch.dtype, tmp_path: Path, digits: ac.ImageData) -> None:
+    with pytest.raises(ac.AdjCompressError, match=rf"parameters of {dtype}: train network\.float\(\)"):
+        ac.fit(StandardMethod(TinyNet().to(dtype)), digits, ac.recipe("quick"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_hardware_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

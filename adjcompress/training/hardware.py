@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -51,17 +54,41 @@ def launch(hardware: Hardware) -> Fabric:
         raise AdjCompressError(f"--devices {devices}: this machine has {available} CUDA GPUs.")
     if not use_cuda and devices > max(2, cores := len(usable_cores())):
         raise AdjCompressError(f"--devices {devices}: a process for each core is the most, and there are {cores}.")
-    fabric = Fabric(
-        accelerator="cuda" if use_cuda else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy=_Together(start_method="popen") if devices * nodes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
+    with _told_by_us():
+        fabric = Fabric(
+            accelerator="cuda" if use_cuda else "cpu",
+            devices=devices,
+            num_nodes=nodes,
+            strategy=_Together(start_method="popen") if devices * nodes > 1 else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave)
     return fabric
+
+
+@contextmanager
+def _told_by_us() -> Iterator[None]:
+    """Within the block Lightning does not repeat on standard error which precision was asked for."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_kind(network: nn.Module, precision: str) -> None:
+    """Refuse a network whose parameters are of another kind than float32, in which, or in double precision, it is trained."""
+    trained = {torch.float32, torch.float64} if precision == "64" else {torch.float32}
+    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()} - trained
+    if kinds:
+        raise AdjCompressError(
+            f"The network has parameters of {kinds.pop()}: train network.float(). In what a training computes is said by its "
+            "hardware, Hardware(precision=...)."
+        )
 
 
 class _Together(DDPStrategy):

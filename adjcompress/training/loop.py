@@ -48,7 +48,7 @@ from adjcompress.training.checkpoint import (
 )
 from adjcompress.training.evaluation import Evaluation, evaluate_split
 from adjcompress.training.events import Events
-from adjcompress.training.hardware import Hardware, launch, precision_name
+from adjcompress.training.hardware import Hardware, check_kind, launch, precision_name
 from adjcompress.training.memory_order import channels_last
 from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
@@ -85,6 +85,7 @@ def fit(
     loss that is not finite, a run that exists already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
+    check_kind(method.network, precision_name(fabric))
     check_training(method, data, recipe, fabric.world_size)
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
