@@ -368,6 +368,12 @@ def test_a_plan_is_json_both_ways_and_a_readable_table(images: Tensor) -> None:
     assert any("rounded up from 42.6667" in line for line in text)
     with pytest.raises(ac.AdjCompressError, match="This is no width plan"):
         ac.WidthPlan.from_json("{}")
+    tensor = next(iter(plan.cuts))
+    for wrong in ([], [[4, 2]], [[0, 10_000]], [[4, 6], [0, 2]], [[-1, 2]]):
+        damaged = plan.to_json()
+        damaged["cuts"] = {**damaged["cuts"], tensor: {"0": wrong}}
+        with pytest.raises(ac.AdjCompressError, match=f"This is no width plan: ValueError .* of {tensor}"):
+            ac.WidthPlan.from_json(damaged)
 
 
 def test_a_plan_for_another_network_is_refused(images: Tensor) -> None:

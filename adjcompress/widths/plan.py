@@ -57,15 +57,16 @@ class WidthPlan:
         """Read what `to_json` wrote, as text or as data."""
         try:
             content = json.loads(data) if isinstance(data, str) else data
+            shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
             return cls(
                 groups=tuple(_group(group) for group in content["groups"]),
                 cuts={
-                    name: {int(dim): tuple((start, stop) for start, stop in ranges) for dim, ranges in cut.items()}
+                    name: {int(dim): _ranges(name, ranges, shapes[name][int(dim)]) for dim, ranges in cut.items()}
                     for name, cut in content["cuts"].items()
                 },
-                shapes={name: tuple(shape) for name, shape in content["shapes"].items()},
+                shapes=shapes,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise AdjCompressError(f"This is no width plan: {type(error).__name__} {error}.") from error
 
     def __str__(self) -> str:
@@ -80,6 +81,15 @@ class WidthPlan:
             cells = [row[0].ljust(widths[0]), *(row[column].rjust(widths[column]) for column in range(1, 5)), row[5]]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
+
+
+def _ranges(name: str, ranges: Any, size: int) -> tuple[Range, ...]:
+    """Ranges of a dimension of `size` entries, in their order."""
+    found = tuple((start, stop) for start, stop in ranges)
+    ends = [0, *(end for kept in found for end in kept), size]
+    if not found or any(start >= stop for start, stop in found) or ends != sorted(ends):
+        raise ValueError(f"{ranges} are no ranges of the {size} entries of {name}")
+    return found
 
 
 def _group(data: Mapping[str, Any]) -> GroupWidth:
