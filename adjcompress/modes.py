@@ -37,13 +37,21 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def twice_named(network: nn.Module) -> tuple[str, str] | None:
-    """Two names of one parameter, where a network has such: weights that layers share, or a module under two names."""
-    first: dict[int, str] = {}
+def owners(network: nn.Module) -> list[list[str]]:
+    """The names of each parameter, one for each of the modules that have it: several where layers share a weight."""
+    found: dict[int, list[str]] = {}
+    for module_name, module in network.named_modules():  # one module under two names comes once
+        for name, parameter in module.named_parameters(module_name, recurse=False):
+            found.setdefault(id(parameter), []).append(name)
+    return list(found.values())
+
+
+def aliases(network: nn.Module) -> dict[str, list[str]]:
+    """All names of the parameters that have several, by each of them: of modules under two names, too."""
+    named: dict[int, list[str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
-        if first.setdefault(id(parameter), name) != name:
-            return first[id(parameter)], name
-    return None
+        named.setdefault(id(parameter), []).append(name)
+    return {name: names for names in named.values() if len(names) > 1 for name in names}
 
 
 def deployed_part(network: nn.Module, named: Mapping[str, T]) -> dict[str, T]:

@@ -140,6 +140,8 @@ def test_benchmarks_that_cannot_be_are_refused(tmp_path: Path, files: list[Path]
             ac.benchmark(*arguments)
     with pytest.raises(ac.AdjCompressError, match=r"--(threads|batch|duration) .* must be"):
         ac.benchmark(files, batch=0)
+    with pytest.raises(ac.AdjCompressError, match="--threads: name at least one number"):
+        ac.benchmark(files, threads=())
 
 
 def test_networks_are_timed_in_torch_where_the_images_lie() -> None:

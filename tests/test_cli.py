@@ -84,9 +84,18 @@ def test_what_a_training_is_asked_stands_under_a_heading() -> None:
         assert {line.split()[0] for line in lines[begin:end] if line.startswith("  --")} == set(names), title
 
 
-def test_the_help_names_all_recipes_and_augmentations() -> None:
-    told = "".join(run("train", "--help").output.split())  # lines are broken at hyphens
-    assert all(name in told for name in (*RECIPES, *_AUGMENTATIONS))
+@pytest.mark.parametrize(("option", "names"), [("recipe", RECIPES), ("augmentation", _AUGMENTATIONS)])
+def test_the_help_names_all_recipes_and_augmentations(option: str, names: dict[str, Any]) -> None:
+    told = next(parameter for parameter in command("train").params if parameter.name == option)
+    assert isinstance(told, click.Option) and told.help is not None
+    assert set(names) <= set(re.split(r"[^\w-]+", told.help))
+
+
+def test_groups_that_were_lowered_are_told_and_lightning_says_nothing() -> None:
+    arguments = (*TRAIN[:-2], "--method", "substitute", "--substitute", "shuffle", "--setting", "3", "--precision", "bf16")
+    told = run(*arguments).stderr
+    assert re.search(r"^substitute: 3 groups do not fit every layer; there are \d in \d+.* of them\.$", told, re.MULTILINE)
+    assert "Using bfloat16" not in told
 
 
 def test_every_command_is_in_the_readme_and_in_the_help() -> None:
@@ -383,6 +392,7 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_not_changed(monkeyp
         (("train", "--validation", "0", "--data", "{npz}"), "--validation 0.0 must lie between 0 and 1"),
         (("train", "--limit", "0"), "--limit 0 must be at least 1"),
         (("train", "--seed", "-1"), "--seed -1 must be 0 or more"),
+        (("train", "--seed", str(2**63)), f"--seed {2**63} must be 0 or more, and below 2^63"),
         (("train", "--method", "standard", "--model", "inception_v3"), "Model inception_v3 does not take 32x32 images"),
         (("train", "--run", "data.npz"), "data.npz is a file: choose a folder for --run"),
         (("extract", "--run", "data.npz"), "data.npz is no run"),

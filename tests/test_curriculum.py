@@ -260,6 +260,8 @@ def test_a_hook_of_the_users_runs_once_in_each_network() -> None:
     torch.testing.assert_close(adjoined_network(images).smalls["alpha2"], adjoined_network.extract("alpha2")(images))
     with pytest.raises(ac.AdjCompressError, match="layer first has a forward hook"):
         trunk_of(network, [plan], IMAGE)
+    with pytest.raises(ac.AdjCompressError, match="layer first has a forward hook"):
+        ac.adjoin(network, {"alpha2": plan}, trunk=["first"])
 
 
 def test_what_is_frozen_stays_as_it_is_also_where_small_networks_learn_apart(images: Tensor) -> None:
@@ -275,8 +277,25 @@ def test_what_is_frozen_stays_as_it_is_also_where_small_networks_learn_apart(ima
         optimizer.zero_grad()
     assert torch.equal(method.network.state_dict()["full.layer2.1.conv1.weight"], before)
     assert not method.network.extract("alpha2").layer2[1].conv1.weight.requires_grad
-    with pytest.raises(ac.AdjCompressError, match="--widen copies changes weights, and some of CifarResNet are frozen"):
-        AdjoinedMethod.build(network, IMAGE, MethodOptions(alphas=(2,), small_first=0.5, widen="copies"))
+    asked = MethodOptions(alphas=(2,), small_first=0.5, widen="copies")
+    with pytest.raises(ac.AdjCompressError, match=r"--widen copies would change layer2\.1\.conv1\.weight, which is frozen"):
+        AdjoinedMethod.build(network, IMAGE, asked)
+    frozen.requires_grad_(True)
+    network.conv1.weight.requires_grad_(False)  # which no network has in another width
+    method = AdjoinedMethod.build(network, IMAGE, asked)
+    network.layer3.requires_grad_(False)  # after it was built
+    method.parameter_groups(0.1)
+    method.loss(images, torch.zeros(4).long(), 0.6)
+
+
+def test_what_is_frozen_changes_no_state_dict() -> None:
+    shapes = []
+    for frozen in (False, True):
+        network = ac.create_model("cifar_resnet20", 10)
+        network.layer2.requires_grad_(not frozen)
+        method = AdjoinedMethod.build(network, IMAGE, MethodOptions(alphas=(2,), small_first=0.5, widen="fresh"))
+        shapes.append({name: tensor.shape for name, tensor in method.network.state_dict().items()})
+    assert shapes[0] == shapes[1]
 
 
 # --- the full network begins

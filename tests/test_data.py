@@ -94,6 +94,8 @@ def test_labels_of_any_byte_order_and_names_as_bytes_are_read(tmp_path: Path) ->
     labels, names = (np.arange(40) % 4).astype(">i4"), np.array([b"a", b"b", b"c", b"d"])
     data = ac.load_data(str(write_npz(tmp_path / "a.npz", y_train=labels, classes=names)), validation=0.2)
     assert data.train.labels.bincount().tolist() == [8] * 4 and data.classes == ("a", "b", "c", "d")
+    numbers = np.array([0.1, 0.2, 0.3, 4], np.float32)
+    assert ac.load_data(str(write_npz(tmp_path / "b.npz", classes=numbers))).classes == ("0.1", "0.2", "0.3", "4.0")
 
 
 def test_labels_may_stand_in_a_column(tmp_path: Path) -> None:
@@ -316,6 +318,7 @@ def test_cutout_covers_a_square_of_each_image_that_the_network_sees_as_zeros(dig
         assert torch.equal(places.sum(1) * covered.any(3 - axis).sum(1), covered.sum((1, 2)))  # a rectangle
         assert set(places.sum(1).tolist()) == {3, 4, 5, 6}  # its centre lies inside the image
         assert places.any(0).all()
+    assert RandomProjections(10.0)(torch.rand(2, 3, 8, 1)).shape == (2, 3, 8, 1)
     labels = tv_tensors.Mask(torch.randint(0, 5, (4, 20, 24)))
     assert torch.equal(Cutout(side, colour)(images[:4], labels)[1], labels)
     torch.manual_seed(1)

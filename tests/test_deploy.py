@@ -441,8 +441,9 @@ def test_networks_that_cannot_be_exported_are_refused_by_what_they_are(tmp_path:
             return self.answer(self.layer(images).mean((2, 3)))
 
     for network, example, message in (
-        (TinyNet().double(), images.double(), r"TinyNet has tensors of torch\.float64: export it as network\.float\(\)"),
-        (TinyNet().bfloat16(), images, r"tensors of torch\.bfloat16"),
+        (TinyNet().double(), images.double(), r"TinyNet has parameters of torch\.float64: export it as network\.float\(\)"),
+        (TinyNet().bfloat16(), images, r"parameters of torch\.bfloat16"),
+        (TinyNet(), images[:, :1], r"TinyNet does not take an image batch of shape \(\d+, 1, 32, 32\): Given groups=1"),
         (TinyNet(), images[:0], r"The example of an export is torch\.float32 \(0, 3, 32, 32\); .* at least one"),
         (Answering(lambda logits: (logits, logits)), images, r"Answering gives a tuple; logits \(N, classes\) are expected"),
         (Answering(lambda logits: logits[:, 0]), images, r"Answering gives a tensor \(1,\); logits"),
@@ -482,6 +483,12 @@ def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run, monkeypatch: pyte
         assert run_of(Path("a.onnx")) is None
         keep(Path("../runs/tiny"), "export", "b.onnx", {})
     assert run_of(Path("b.onnx")) is None and run_of(Path("sub/b.onnx")) == tiny_run.folder
+    whole = str(Path("c.onnx").resolve())
+    keep(tiny_run.folder, "export", whole, {})
+    moved = Path("runs/deeper/down")
+    shutil.copytree(tiny_run.folder, moved)
+    assert run_of(Path(whole)) == tiny_run.folder
+    assert run_of(Path("runs/deeper") / "c.onnx") is None
     shutil.copytree(tiny_run.folder, "runs/other")
     Path("runs/other/deployed.json").write_text("{")  # newer, damaged, and none of this file's business
     assert run_of(Path("a.onnx")) == tiny_run.folder

@@ -298,8 +298,19 @@ def test_a_weight_that_layers_share_is_not_cut_and_not_adjoined(images: Tensor) 
     plan = ac.plan_widths(network, images, 2, slim=["stem"])
     network.again = network.stem  # one layer under two names
     assert ac.slice_model(network, plan).again.weight.shape[0] == 4
-    with pytest.raises(ac.AdjCompressError, match=r"stem\.weight and again\.weight are one tensor under two names"):
+    with pytest.raises(ac.AdjCompressError, match=r"stem\.weight and again\.weight are one layer under two names"):
         ac.adjoin(network, {"alpha2": plan})
+
+
+def test_a_layer_under_two_names_that_is_not_cut_is_one_layer(images: Tensor) -> None:
+    network = Tied()
+    network.second, network.again = nn.Conv2d(8, 8, 3, padding=1), network.head
+    adjoined = ac.adjoin(network, {"alpha2": ac.plan_widths(network, images, 2, slim=["stem"])}).eval()
+    small = adjoined.extract("alpha2")
+    assert small.again is small.head and small.stem.weight.shape[0] == 4
+    assert torch.equal(adjoined(images).smalls["alpha2"], small(images))
+    with pytest.raises(ac.AdjCompressError, match=r"first\.weight and second\.weight are one tensor, which no adjoined"):
+        ac.adjoin(Tied(), adjoined.plans)
 
 
 def test_one_pattern_may_stand_alone(images: Tensor) -> None:
@@ -369,7 +380,7 @@ def test_a_plan_is_json_both_ways_and_a_readable_table(images: Tensor) -> None:
     with pytest.raises(ac.AdjCompressError, match="This is no width plan"):
         ac.WidthPlan.from_json("{}")
     tensor = next(iter(plan.cuts))
-    for wrong in ([], [[4, 2]], [[0, 10_000]], [[4, 6], [0, 2]], [[-1, 2]]):
+    for wrong in ([], [[0, 2.5]], [[4, 2]], [[0, 10_000]], [[4, 6], [0, 2]], [[-1, 2]]):
         damaged = plan.to_json()
         damaged["cuts"] = {**damaged["cuts"], tensor: {"0": wrong}}
         with pytest.raises(ac.AdjCompressError, match=f"This is no width plan: ValueError .* of {tensor}"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adjcompress.adjoined.network import AdjoinedNetwork, RandomMask
 from adjcompress.adjoined.trunk import outermost_before
 from adjcompress.adjoined.widen import widen_
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 from adjcompress.widths.check import randomised
 from adjcompress.widths.plan import WidthPlan
 
@@ -65,13 +65,13 @@ def check_widening(
 
     And where it would be widened in frozen weights.
     """
-    if not all(parameter.requires_grad for parameter in full.parameters()):
-        raise AdjCompressError(
-            f"--widen {widen} changes weights, and some of {type(full).__name__} are frozen. Leave --widen out."
-        )
     network, images = _copy(full, plans, trunk, example, mask)
+    frozen = {name: tensor.clone() for name, tensor in network.full.named_parameters() if not tensor.requires_grad}
     name = network.by_size()[-1]
     widen_(network, name, images, copies=widen == "copies")
+    changed = [name for name, before in frozen.items() if not torch.equal(network.full.get_parameter(name), before)]
+    if changed:
+        raise AdjCompressError(f"--widen {widen} would change {shortened(changed)}, which is frozen. Leave --widen out.")
     with torch.no_grad():
         outputs = network.eval()(images)
     if not _equal(outputs.full, outputs.smalls[name]):

@@ -18,9 +18,9 @@ from torch.func import functional_call
 
 from adjcompress.adjoined.apart import Apart, Succession, widest_cuts
 from adjcompress.adjoined.masks import r_beta_mask
-from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk
+from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk, has_hooks
 from adjcompress.errors import AdjCompressError, check_choice
-from adjcompress.modes import can_name_a_part, twice_named
+from adjcompress.modes import aliases, can_name_a_part, owners
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import blocks, cut, slice_model
@@ -74,12 +74,8 @@ class AdjoinedNetwork(nn.Module):
                     f"{name!r} cannot name a small network: names have no dot, are not empty, and are neither 'full' nor a "
                     "word of torch.nn's own, such as 'train'."
                 )
-        if (names := twice_named(full)) is not None:
-            raise AdjCompressError(
-                f"{names[0]} and {names[1]} are one tensor under two names, which no adjoined network can have: give each "
-                "layer a weight of its own, or run one layer twice."
-            )
-        _check_trunk_names(full, plans, trunk)
+        _check_names(full, plans)
+        _check_trunk(full, plans, trunk)
         self.full = full
         self.plans = dict(plans)
         self.mask = mask
@@ -310,14 +306,32 @@ class _Fork(torch.autograd.Function):
         return total, None, None
 
 
-def _check_trunk_names(full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str]) -> None:
-    """Refuse modules that are not there, and those in which a plan cuts, for they are not the same in all networks."""
+def _check_names(full: nn.Module, plans: Mapping[str, WidthPlan]) -> None:
+    """Refuse a weight that two layers share, and a layer under two names that is cut: torch puts one tensor in by one name."""
+    for names in owners(full):
+        if len(names) > 1:
+            raise AdjCompressError(
+                f"{names[0]} and {names[1]} are one tensor, which no adjoined network can have in two layers: give each a "
+                "weight of its own, or run one layer twice."
+            )
+    for name, names in aliases(full).items():
+        if any(name in plan.cuts for plan in plans.values()):
+            raise AdjCompressError(
+                f"{names[0]} and {names[1]} are one layer under two names, and a plan cuts it: take one name away, or keep the "
+                "layer whole with --keep."
+            )
+
+
+def _check_trunk(full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str]) -> None:
+    """Refuse modules that are not there, those in which a plan cuts, and those with a hook, which would run in all networks."""
     modules = dict(full.named_modules())
     for part in trunk:
         if part not in modules:
             raise AdjCompressError(f"The trunk has a module {part!r}, and {type(full).__name__} has none of that name.")
         if any(f"{tensor}.".startswith(f"{part}.") for plan in plans.values() for tensor in plan.cuts):
             raise AdjCompressError(f"Module {part} is cut, so it cannot be in the trunk that all networks share.")
+        if has_hooks(modules[part]):
+            raise AdjCompressError(f"--trunk shared: layer {part} has a forward hook, which would run in every network.")
 
 
 def _give_back_(network: AdjoinedNetwork, *_: Any) -> None:

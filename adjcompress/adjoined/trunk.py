@@ -44,9 +44,6 @@ def outermost_before(full: nn.Module, plans: Collection[WidthPlan], example: Ten
             raise AdjCompressError(f"--trunk shared: layer {name} runs before the first layer that is cut, and again after it.")
     inside = set(done)
     outermost = [name for name in done if name.rpartition(".")[0] not in inside]
-    for name in outermost:
-        if has_hooks(full.get_submodule(name)):
-            raise AdjCompressError(f"--trunk shared: layer {name} has a forward hook, which would run in every network.")
     if not any(isinstance(module, Convolution) for name in outermost for module in full.get_submodule(name).modules()):
         raise AdjCompressError(
             f"--trunk shared: {type(full).__name__} has no trunk, for its first layer is cut already: keep it whole with "

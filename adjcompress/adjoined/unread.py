@@ -22,22 +22,22 @@ def unread_scales(network: AdjoinedNetwork) -> Tensor:
 
 
 def restore_unread_(network: AdjoinedNetwork, scales: Tensor) -> None:
-    """Give the unread entries back the size that they had when `unread_scales` was asked."""
+    """Give the unread entries back the size that they had when `unread_scales` was asked, but of what is frozen."""
     tensors = dict(network.full.named_parameters())
     with torch.no_grad():
         for (name, entries), scale in zip(unread_entries(network).items(), scales.tolist(), strict=True):
             now = _scale(tensors[name], entries)
-            if now > 0:
+            if now > 0 and tensors[name].requires_grad:
                 tensors[name].mul_(torch.where(entries.to(tensors[name].device), scale / now, 1.0))
 
 
 def unread_entries(network: AdjoinedNetwork) -> dict[str, Tensor]:
-    """The parameters that learn and that small networks read in part, by name: where no small network reads them, bool."""
+    """The parameters that small networks read in part, by name: where no small network reads them, bool."""
     found = {}
     cut = {name for plan in network.plans.values() for name in plan.cuts}
     for name, parameter in network.full.named_parameters():
         readers = [small for small in network.smalls if name in dict(network.shared(small))]
-        if name not in cut or not readers or not parameter.requires_grad:
+        if name not in cut or not readers:
             continue
         unread = torch.ones(parameter.shape, dtype=torch.bool)
         for small in readers:

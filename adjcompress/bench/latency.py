@@ -143,7 +143,9 @@ def benchmark(
     paths = list(dict.fromkeys([*paths, last]))
     if not 0 < duration < math.inf:
         raise AdjCompressError(f"--duration {duration:g} must be seconds above 0, and end.")
-    for option, least in (("--batch", batch), ("--threads", min(threads, default=0))):
+    if not threads:
+        raise AdjCompressError("--threads: name at least one number of threads.")
+    for option, least in (("--batch", batch), ("--threads", min(threads))):
         if least < 1:
             raise AdjCompressError(f"{option} {least} must be at least 1.")
     if max(threads) > (most := _CROWD * (os.cpu_count() or 1)):

@@ -111,7 +111,7 @@ class RandomProjections(_Joint):
         zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         height, width = images.shape[-2:]
-        aspect = (height - 1) / (width - 1)  # places go from -1 to 1 along both sides
+        aspect = max(height - 1, 1) / max(width - 1, 1)  # places go from -1 to 1 along both sides
         projection = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero, tilt[0], tilt[1], one], -1).view(
             count, 3, 3
         )

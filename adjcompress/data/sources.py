@@ -7,7 +7,7 @@ import os
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def _channels_first(images: Any) -> Tensor:
     return tensor.permute(0, 3, 1, 2).contiguous()
 
 
-def _names(path: Path, given: list[Any]) -> tuple[str, ...]:
+def _names(path: Path, given: Iterable[Any]) -> tuple[str, ...]:
     """The names of an .npz file's classes, which may be bytes, or numbers."""
     names = tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in given)
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -213,7 +213,7 @@ def _npz(spec: DataSpec) -> ImageData:
         raise AdjCompressError(f"{path} is not a readable .npz file ({reason}).") from error
     if arrays["classes"].ndim != 1:
         raise AdjCompressError(f"{path}: classes has the shape {arrays['classes'].shape}; a name for each class is expected.")
-    classes = _names(path, arrays["classes"].tolist())
+    classes = _names(path, arrays["classes"])
     splits = {}
     for name in ("train", "val", "test"):
         if f"x_{name}" not in arrays:

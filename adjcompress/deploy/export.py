@@ -25,9 +25,9 @@ from adjcompress.deploy.layout import Unblocked, unblocked
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
 from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.deploy.trail import keep, run_of
-from adjcompress.errors import AdjCompressError, shortened
+from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.files import check_output, written_aside, written_together
-from adjcompress.modes import evaluating, tensors_of
+from adjcompress.modes import evaluating
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
@@ -318,10 +318,10 @@ def _put_weights_apart_(model: onnx.ModelProto, file: str) -> None:
 def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) -> None:
     """Refuse what torch's exporter, or the comparison with the file, would stumble over without saying why."""
     kind = type(network).__name__
-    kinds = {tensor.dtype for tensor in tensors_of(network).values() if tensor.is_floating_point()} - {torch.float32}
+    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()} - {torch.float32}
     if kinds:
         raise AdjCompressError(
-            f"This {kind} has tensors of {kinds.pop()}: export it as network.float(); float16=True halves the file."
+            f"This {kind} has parameters of {kinds.pop()}: export it as network.float(); float16=True halves the file."
         )
     wanted = torch.uint8 if options.preprocess else torch.float32
     if example.ndim != 4 or not len(example) or example.dtype != wanted:
@@ -329,14 +329,16 @@ def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) 
             f"The example of an export is {example.dtype} {tuple(example.shape)}; images (N, 3, H, W) of {wanted} are "
             "expected, at least one."
         )
-    if not options.preprocess:
-        with evaluating(moved := copy.deepcopy(network).cpu()):
-            logits = moved(example[:1])
-        if not isinstance(logits, Tensor) or logits.ndim < 2:
-            given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    with evaluating(moved := copy.deepcopy(network).cpu()):
+        try:
+            logits = moved(example[:1].float())
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise AdjCompressError(
-                f"This {kind} gives {given}; logits (N, classes) are expected of a network that is exported."
-            )
+                f"This {kind} does not take an image batch of shape {tuple(example.shape)}: {first_line(error)}."
+            ) from error
+    if not isinstance(logits, Tensor) or logits.ndim < 2:
+        given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise AdjCompressError(f"This {kind} gives {given}; logits (N, classes) are expected of what is exported.")
 
 
 def _check_options(path: Path, options: ExportOptions) -> None:

@@ -104,15 +104,18 @@ def run_of(path: Path) -> Path | None:
         except AdjCompressError:
             continue  # what is damaged there is said where that run is asked for
         made_of_it = [(path, report) for step in ("extract", "export") for path, report in steps.get(step, {}).items()]
-        if any(_place(folder, path, report) == wanted for path, report in made_of_it):
+        if any(wanted in _places(folder, path, report) for path, report in made_of_it):
             return folder
     return None
 
 
-def _place(run: Path, path: str, report: Any) -> Path:
-    """Where a file that was made of a run lies; of a report by an earlier version, seen from this folder."""
+def _places(run: Path, path: str, report: Any) -> list[Path]:
+    """Where a file that was made of a run may lie, for both may have been moved; an earlier version's is seen from here."""
     beside = report.get("beside_run") if isinstance(report, Mapping) else None
-    return (run / beside if isinstance(beside, str) else Path(path)).resolve()
+    places = [run / beside] if isinstance(beside, str) else []
+    if not places or Path(path).is_absolute():
+        places.append(Path(path))
+    return [place.resolve() for place in places]
 
 
 def _written(path: Path) -> float:

@@ -177,8 +177,8 @@ class AdjoinedMethod(Method):
         if self.afresh is None:
             return None
         return (
-            f"The full {self.afresh} begins afresh when the small networks have learnt: with copies of their channels it would "
-            "not compute what they do. --way papers trains it from the first step on."
+            f"The full {self.afresh} begins afresh when the small networks have learnt: copies of their channels do not fit "
+            "it. --way papers trains it from the first step on."
         )
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:

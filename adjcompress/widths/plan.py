@@ -87,6 +87,8 @@ def _ranges(name: str, ranges: Any, size: int) -> tuple[Range, ...]:
     """Ranges of a dimension of `size` entries, in their order."""
     found = tuple((start, stop) for start, stop in ranges)
     ends = [0, *(end for kept in found for end in kept), size]
+    if not all(type(end) is int for end in ends):
+        raise ValueError(f"{ranges} are no whole numbers, of {name}")
     if not found or any(start >= stop for start, stop in found) or ends != sorted(ends):
         raise ValueError(f"{ranges} are no ranges of the {size} entries of {name}")
     return found

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.modes import layers_run, tensors_of
+from adjcompress.modes import layers_run, owners, tensors_of
 from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, is_depthwise, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan
@@ -128,11 +128,7 @@ def _plan(network: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], w
 
 def _refuse_shared(network: nn.Module, cuts: Collection[str]) -> None:
     """Refuse to cut a weight that another layer has too."""
-    owners: dict[int, list[str]] = {}
-    for module_name, module in network.named_modules():  # one module under two names comes once
-        for name, tensor in module.named_parameters(recurse=False):
-            owners.setdefault(id(tensor), []).append(f"{module_name}.{name}")
-    for names in owners.values():
+    for names in owners(network):
         if len(names) > 1 and any(name in cuts for name in names):
             raise AdjCompressError(
                 f"{names[0]} and {names[1]} are one tensor, so neither layer can be cut alone: keep both whole with --keep, "
