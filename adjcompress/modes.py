@@ -37,6 +37,11 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
+def kinds(network: nn.Module) -> set[torch.dtype]:
+    """The floating-point types of a network's parameters."""
+    return {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+
+
 def owners(network: nn.Module) -> list[list[str]]:
     """The names of each parameter, one for each of the modules that have it: several where layers share a weight."""
     found: dict[int, list[str]] = {}

@@ -17,6 +17,7 @@ from adjcompress.deploy import align_auto, block_channels, unblocked_by
 from adjcompress.methods import Method
 from adjcompress.substitutes import Substitute
 from adjcompress.training import Recipe, Reporter, StepNews
+from adjcompress.widths import WidthPlan
 
 
 class ProgressReporter(Reporter):
@@ -34,22 +35,11 @@ class ProgressReporter(Reporter):
         self.run: str | None = None  # once its training has begun
 
     def begins(self, method: Method) -> None:
-        for name, network in method.deployables().items():
-            lowered = [layer for layer in network.modules() if isinstance(layer, Substitute) and layer.used != layer.setting]
-            if lowered:
-                fitting = Counter(f"{layer.used:g}" for layer in lowered).most_common()
-                shown = ", ".join(f"{used} in {layers}" for used, layers in fitting)
-                asked = f"{lowered[0].setting:g} {lowered[0].setting_is}"
-                click.echo(f"{name}: {asked} do not fit every layer; there are {shown} of them.", err=True)
-            plan = method.plan_of(name)
-            slow = unblocked_by(plan, network) if plan is not None else ()
-            if slow:
-                first, convolutions = slow[0], sum(isinstance(module, nn.Conv2d) for module in network.modules())
-                warn(
-                    f"{name}: {len(slow)} of {convolutions} convolutions do not fit the blocks of {block_channels()} channels "
-                    f"that ONNX Runtime is fast with on this CPU, {first.layer} with {first.channels_in} -> "
-                    f"{first.channels_out} channels first. Multiples of {align_auto()}, as of --align auto, do."
-                )
+        networks = method.deployables()
+        _tell_lowered(networks)
+        for name, network in networks.items():
+            if (plan := method.plan_of(name)) is not None:
+                _warn_of_blocks(name, network, plan)
 
     def started(self, run: str, recipe: Recipe, epoch: int) -> None:
         where = f", after {epoch} of its epochs" if epoch else ""
@@ -102,6 +92,29 @@ class ProgressReporter(Reporter):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _tell_lowered(networks: Mapping[str, nn.Module]) -> None:
+    """Which settings of substitutes do not fit every layer as asked, told of the first network: others are parts of it."""
+    for name, network in networks.items():
+        lowered = [layer for layer in network.modules() if isinstance(layer, Substitute) and layer.used != layer.setting]
+        if lowered:
+            fitting = Counter(f"{layer.used:g}" for layer in lowered).most_common()
+            shown = ", ".join(f"{used} in {layers}" for used, layers in fitting)
+            asked = f"{lowered[0].setting:g} {lowered[0].setting_is}"
+            click.echo(f"{name}: {asked} do not fit every layer; there are {shown} of them.", err=True)
+            return
+
+
+def _warn_of_blocks(name: str, network: nn.Module, plan: WidthPlan) -> None:
+    """Say before a training what an export would say after it: which widths ONNX Runtime is slow with here."""
+    if slow := unblocked_by(plan, network):
+        first, convolutions = slow[0], sum(isinstance(module, nn.Conv2d) for module in network.modules())
+        warn(
+            f"{name}: {len(slow)} of {convolutions} convolutions do not fit the blocks of {block_channels()} channels that "
+            f"ONNX Runtime is fast with on this CPU, {first.layer} with {first.channels_in} -> {first.channels_out} channels "
+            f"first. Multiples of {align_auto()}, as of --align auto, do."
+        )
 
 
 def _clock(seconds: float) -> str:

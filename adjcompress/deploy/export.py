@@ -27,7 +27,7 @@ from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.deploy.trail import keep, run_of
 from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.files import check_output, written_aside, written_together
-from adjcompress.modes import evaluating
+from adjcompress.modes import evaluating, kinds
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.substitutes import Reconstructed
 from adjcompress.training import Run
@@ -318,10 +318,9 @@ def _put_weights_apart_(model: onnx.ModelProto, file: str) -> None:
 def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) -> None:
     """Refuse what torch's exporter, or the comparison with the file, would stumble over without saying why."""
     kind = type(network).__name__
-    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()} - {torch.float32}
-    if kinds:
+    if others := kinds(network) - {torch.float32}:
         raise AdjCompressError(
-            f"This {kind} has parameters of {kinds.pop()}: export it as network.float(); float16=True halves the file."
+            f"This {kind} has parameters of {others.pop()}: export it as network.float(); float16=True halves the file."
         )
     wanted = torch.uint8 if options.preprocess else torch.float32
     if example.ndim != 4 or not len(example) or example.dtype != wanted:

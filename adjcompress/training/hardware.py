@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from adjcompress.errors import AdjCompressError, check_choice, pick
 from adjcompress.machine import usable_cores
+from adjcompress.modes import kinds
 
 # float16 is left out: it needs a loss scale whose state would have to be kept, and bf16 needs none.
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
@@ -83,10 +84,9 @@ def _told_by_us() -> Iterator[None]:
 def check_kind(network: nn.Module, precision: str) -> None:
     """Refuse a network whose parameters are of another kind than float32, in which, or in double precision, it is trained."""
     trained = {torch.float32, torch.float64} if precision == "64" else {torch.float32}
-    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()} - trained
-    if kinds:
+    if others := kinds(network) - trained:
         raise AdjCompressError(
-            f"The network has parameters of {kinds.pop()}: train network.float(). In what a training computes is said by its "
+            f"The network has parameters of {others.pop()}: train network.float(). In what a training computes is said by its "
             "hardware, Hardware(precision=...)."
         )
 
