@@ -113,6 +113,11 @@ class RunFacts:
         return any(score.mean_iou is not None for score in known)
 
     @property
+    def accuracy_name(self) -> str:
+        """What its accuracies are."""
+        return "Pixel accuracy" if self.segmentation else "Top-1 accuracy"
+
+    @property
     def epochs_alone(self) -> float:
         """For how many epochs the small networks learn before the full one begins."""
         part = number((self.config["method"].get("settings") or {}).get("small_first"))
