@@ -20,7 +20,7 @@ from adjcompress.models.graph import GraphNetwork
 from adjcompress.report import write_report
 from adjcompress.supernets import LatencyCost, MeasuredCost, StochasticSuperNetwork
 from adjcompress.training import TrainOptions, resume, train
-from adjcompress.training.loop import check_training
+from adjcompress.training.checks import check_training
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 SMALL = {"columns": 2, "scales": 3, "channels": 4}

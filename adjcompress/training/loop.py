@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,21 +17,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.transforms import v2
 
-from adjcompress.data import (
-    ImageData,
-    Split,
-    TrainingBatches,
-    augmentation,
-    check_batches,
-    smallest_batch,
-    steps_of,
-)
+from adjcompress.data import ImageData, Split, TrainingBatches, augmentation
 from adjcompress.errors import AdjCompressError
 from adjcompress.machine import emulates_bf16, machine_facts
 from adjcompress.methods import Method
 from adjcompress.models import ModelSpec
 from adjcompress.seeds import derived_seed
-from adjcompress.training.batch_norm import check_single_images, check_synchronisable, synchronised_batch_norm
+from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import (
     AVERAGE,
     Checkpoint,
@@ -46,6 +37,7 @@ from adjcompress.training.checkpoint import (
     save_checkpoint,
     under,
 )
+from adjcompress.training.checks import check_loss, check_training, check_weights
 from adjcompress.training.evaluation import Evaluation, evaluate_split
 from adjcompress.training.events import Events
 from adjcompress.training.hardware import Hardware, check_kind, launch, precision_name
@@ -189,7 +181,7 @@ class _Training:
         for epoch in range(self.start.epoch, self.recipe.epochs):
             train = self._epoch(epoch)
             done = Position(epoch + 1, 0, time.monotonic() - self.began)
-            _check_weights(self.network, done, self.folder)
+            check_weights(self.network, done, self.folder)
             with _averaged(self.method, self.average):
                 waiting = self.method.waiting(self._progress(done.epoch * self.batches.steps - 1))
                 validation = self._evaluate(self.data.validation, self.fabric.autocast, waiting)
@@ -245,7 +237,7 @@ class _Training:
                 self._begin_(progress)
             set_rates_(self.recipes_own, self.recipe, progress)
             terms = self.step_loss(*self._shown(pixels, labels), progress)
-            _check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
+            check_loss(loss, epoch, step - 1, self.folder)  # one step late, so that a GPU is not waited for
             loss = terms["loss"].detach()
             self.fabric.backward(terms["loss"] * self._share(labels).to(terms["loss"]) if world > 1 else terms["loss"])
             if self.recipe.clip_norm:
@@ -263,9 +255,9 @@ class _Training:
             left = (self.recipe.epochs * len(self.data.train) - done * len(labels) * world) / rate
             self.reporter.step(StepNews(epoch, self.recipe.epochs, step + 1, steps, meter.latest, rate, max(left, 0.0)))
             if time.monotonic() - self.saved > 60 * self.checkpoint_minutes and step + 1 < steps:
-                _check_loss(loss, epoch, step, self.folder)
+                check_loss(loss, epoch, step, self.folder)
                 self._save(Position(epoch, step + 1, time.monotonic() - self.began, meter.sums()))
-        _check_loss(loss, epoch, steps - 1, self.folder)
+        check_loss(loss, epoch, steps - 1, self.folder)
         return {**meter.means(self.fabric), "images_per_second": round(images / (time.monotonic() - began), 1)}
 
     def _begin_(self, progress: float) -> None:
@@ -315,7 +307,7 @@ class _Training:
         self.saved = time.monotonic()
         if not self.fabric.is_global_zero:
             return
-        _check_weights(self.network, position, self.folder)
+        check_weights(self.network, position, self.folder)
         tensors = optimizer_tensors([each.optimizer for each in self.optimizers])
         if self.average:
             tensors |= {f"{AVERAGE}/{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -333,28 +325,6 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
             average.copy_(now)
 
     return update
-
-
-def check_training(method: Method, data: ImageData, recipe: Recipe, processes: int) -> None:
-    """Refuse what a recipe cannot do with this data and method in so many processes."""
-    augmentation(recipe.augmentation, data)  # an unknown one is an error
-    if recipe.ema and method.unaveraged is not None:
-        raise AdjCompressError(f"--ema does not go with --method {method.name}: {method.unaveraged}.")
-    for option, given in (("--label-smoothing", recipe.label_smoothing), ("--mixup", recipe.mixup)):
-        if data.segmentation and given:
-            raise AdjCompressError(f"{option} spreads the labels of images; pixels' labels stay as they are: leave it out.")
-    if method.alone is not None and processes > 1:
-        raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
-    check_batches(data.train, recipe.batch_size, processes, method.halves_after is not None)
-    steps = recipe.epochs * steps_of(len(data.train), recipe.batch_size * processes)
-    if waiting := method.waiting((steps - 1) / steps):
-        raise AdjCompressError(
-            f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more "
-            "--epochs or a smaller --batch-size, or let all learn from the first step on (--way papers, --small-first 0)."
-        )
-    check_synchronisable(method.network, processes)
-    if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
-        check_single_images(method.deployables(), data.preprocessing.example(1))
 
 
 def _set_up(fabric: Fabric, optimizer: torch.optim.Optimizer) -> _FabricOptimizer:
@@ -387,24 +357,6 @@ def _averaged(method: Method, average: AveragedModel | None) -> Iterator[None]:
         yield
     finally:
         method.network = trained
-
-
-def _check_loss(loss: Tensor | None, epoch: int, step: int, folder: Path) -> None:
-    if loss is not None and not math.isfinite(loss.item()):
-        raise AdjCompressError(f"The loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}. {_way_out(folder)}")
-
-
-def _check_weights(network: nn.Module, position: Position, folder: Path) -> None:
-    """An update can ruin the weights after a finite loss, as can another process: such weights do not replace good ones."""
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values() if tensor.is_floating_point()):
-        raise AdjCompressError(f"A weight is not finite in epoch {position.epoch + bool(position.step)}. {_way_out(folder)}")
-
-
-def _way_out(folder: Path) -> str:
-    kept = checkpoints(folder)
-    return (f"The last good checkpoint is {kept[-1].name} in {folder}. " if kept else "") + (
-        "Train again with a smaller --lr, or with gradient clipping (--clip-norm 1)."
-    )
 
 
 def _config(

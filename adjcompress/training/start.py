@@ -18,8 +18,9 @@ from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
 from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state, state_checksum, takes_option
 from adjcompress.training.checkpoint import newest_checkpoint
+from adjcompress.training.checks import check_training
 from adjcompress.training.hardware import Hardware, launch
-from adjcompress.training.loop import check_training, fit
+from adjcompress.training.loop import fit
 from adjcompress.training.recipes import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
 from adjcompress.training.run import (
