@@ -24,6 +24,7 @@ import argparse
 import json
 import time
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -65,7 +66,7 @@ class Job:
         for name in names[part::parts]:
             trained(
                 self.folder / f"{name}-seed{arguments.seed}",
-                lambda name=name: self.asked(name),
+                partial(self.asked, name),
                 deadline,
                 self.protocol.compile,
             )
@@ -135,7 +136,8 @@ def measure(job: Job) -> None:
 def rows_of(job: Job, data: ac.ImageData) -> tuple[list[dict[str, Any]], dict[str, nn.Module]]:
     """A row for every finished run, and one of each network that came out."""
     example = data.preprocessing.example(2)
-    rows, networks = [], {}
+    rows: list[dict[str, Any]] = []
+    networks: dict[str, nn.Module] = {}
     for folder in sorted(path.parent for path in job.folder.glob("*-seed*/results.json")):
         name, _, seed = folder.name.rpartition("-seed")
         if name not in job.ways:
@@ -145,7 +147,7 @@ def rows_of(job: Job, data: ac.ImageData) -> tuple[list[dict[str, Any]], dict[st
             raise SystemExit(f"{folder} was trained by another recipe: give its --epochs, or another --folder.")
         if [len(split) for split in (run.data().train, run.data().test)] != [len(split) for split in (data.train, data.test)]:
             raise SystemExit(f"{folder} was trained on other images: give its --data and --limit.")
-        method, results = run.method(), run.results()
+        method, results = run.method(), run.ended()
         counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
         for label, network in method.deployables().items():
             networks.setdefault(label, network)
@@ -196,7 +198,7 @@ def training_macs(method: Any, run: ac.Run, data: ac.ImageData) -> float:
     A teacher's forward passes count, its own training does not. A shared trunk counts once, though compiled its backward pass
     runs for every network.
     """
-    example, results = data.preprocessing.example(2), run.results() or {}
+    example, results = data.preprocessing.example(2), run.ended()
     counts = {label: ac.count(network, example) for label, network in method.deployables().items()}
     seen = len(data.train) * results["epochs"]
     if not isinstance(method, AdjoinedMethod):

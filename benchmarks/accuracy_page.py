@@ -35,7 +35,8 @@ def section(stem: str, content: dict[str, Any]) -> list[str]:
     """The table of one protocol and length, from what `stem`.json holds."""
     figures = content["figures"]
     name = figures["protocol"]
-    rows, sizes = figures["rows"], {}
+    rows = figures["rows"]
+    sizes: dict[str, dict[str, int]] = {}
     before = "bf16" if "avx512_bf16" in content["machine"]["instructions"] else "32"  # rows that do not say it
     asked, epochs = figures["protocols_epochs"], figures["recipe"]["epochs"]
     shorter = f", {epochs} epochs in place of {asked}" if epochs != asked else f", {epochs} epochs"

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from clock import interleaved
 from record import record
-from train_step import interleaved
 
 import adjcompress as ac
 from adjcompress.methods import Method, MethodOptions, StandardMethod
 from adjcompress.training import recipe
 from adjcompress.training.recipes import make_optimizers
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "resnet18, alpha 8, 32 px, bf16": {"name": "resnet18", "alpha": 8.0, "size": 32, "batch": 128},
     "resnet50, alpha 4, 32 px, bf16": {"name": "resnet50", "alpha": 4.0, "size": 32, "batch": 64},
 }
@@ -48,7 +49,7 @@ def whole_step(method: Method, images: torch.Tensor, labels: torch.Tensor, views
     """A step of a training's beginning, in bf16: loss, gradients, optimiser."""
     method.network.to(memory_format=torch.channels_last).train()
     if views:
-        method.network.learn_apart_ = list
+        method.network.learn_apart_ = list  # type: ignore[assignment]
     (optimizer,) = make_optimizers(method.parameter_groups(5e-4), recipe("cifar"), 100)
 
     def run() -> None:

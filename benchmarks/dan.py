@@ -140,7 +140,7 @@ def measure(job: Job) -> None:
 
 def accuracies(run: Any) -> dict[str, float]:
     """Top-1 on the test split: of the small network and of the full one."""
-    test = run.results()["test"]
+    test = run.ended()["test"]
     small = next(label for label in test if label != "full")
     return {"accuracy": test[small]["accuracy"], "full_accuracy": test["full"]["accuracy"]}
 
@@ -150,7 +150,8 @@ def row_of(run: Any, data: ac.ImageData) -> dict[str, Any]:
     package = run.folder / "small.safetensors"
     report = extract_package(run, output=package)
     ac.export_package(package, run.folder / "small.onnx", data)
-    results, plan = run.results(), report.package.plan
+    results, plan = run.ended(), report.package.plan
+    assert plan is not None  # of one small network in a full one
     row = {
         "name": run.folder.name,
         "level": run.folder.name.rpartition("-")[0],
@@ -167,7 +168,7 @@ def row_of(run: Any, data: ac.ImageData) -> dict[str, Any]:
     }
     if (run.folder / "search").is_dir():
         row["searched"] = json.loads((run.folder / "plan.json").read_text())["search"]
-        row["search_seconds"] = ac.open_run(run.folder / "search").results()["seconds"]
+        row["search_seconds"] = ac.open_run(run.folder / "search").ended()["seconds"]
     return row
 
 

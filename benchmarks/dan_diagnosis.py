@@ -66,13 +66,15 @@ def batches_of(data: ac.ImageData) -> list[tuple[Tensor, Tensor]]:
 
 def gradients(search: SearchMethod, batches: list[tuple[Tensor, Tensor]], temperature: float) -> Tensor:
     """The divergence's slope by each group's logits along wider, for every batch and draw: (batches x draws, groups)."""
-    network, rows = search.network, []
+    network = search.network
+    rows: list[Tensor] = []
     for images, labels in batches:
         for _ in range(DRAWS):
             network.logits.grad = None
             outputs = network(images, network.draw(temperature))
             adjoint_loss(outputs.full, outputs.smalls, labels, 1.0, detach=True).divergence.backward()
-            rows.append((network.logits.grad.double() * network.place).sum(1))  # type: ignore[attr-defined]
+            assert network.logits.grad is not None
+            rows.append((network.logits.grad.double() * network.place).sum(1))
     return torch.stack(rows)
 
 

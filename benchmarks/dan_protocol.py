@@ -69,8 +69,8 @@ def plan_of(job: Job, kept: Mapping[str, int]) -> ac.WidthPlan:
 
 
 def plans_of(job: Job, level: str) -> dict[str, ac.WidthPlan]:
-    alpha = LEVELS[level].alpha
-    job.slim = list(LEVELS[level].slim) if LEVELS[level].slim else None
+    alpha, slim = LEVELS[level].alpha, LEVELS[level].slim
+    job.slim = list(slim) if slim else None
     uniform = job.uniform(alpha)
     network = job.spec.build()
 
@@ -95,7 +95,7 @@ def train(job: Job) -> None:
         plans = plans_of(job, job.arguments.level)
     torch.manual_seed(job.arguments.seed)
     network = ac.adjoin(job.spec.build(), plans)
-    trained(job, AdjoinedMethod(network), job.arguments.epochs, folder)  # type: ignore[arg-type]
+    trained(job, AdjoinedMethod(network), job.arguments.epochs, folder)
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def measure(job: Job) -> None:
     runs = {level: ac.open_run(job.folder / level) for level in LEVELS if (job.folder / level / "results.json").is_file()}
     rows, files = [], []
     for level, run in runs.items():
-        method, test, example = run.method(), run.results()["test"], job.data.preprocessing.example(7)
+        method, test, example = run.method(), run.ended()["test"], job.data.preprocessing.example(7)
         for name, network in method.deployables().items():
             path = run.folder / f"{name}.onnx"
             ac.export_onnx(network.eval(), path, example)
@@ -124,7 +124,7 @@ def measure(job: Job) -> None:
         "images": len(job.data.train),
         "recipe": config["recipe"],
         "seed": config["seed"],
-        "seconds": {level: run.results()["seconds"] for level, run in runs.items()},
+        "seconds": {level: run.ended()["seconds"] for level, run in runs.items()},
         "rows": rows,
     }
     plot([row | {"kind": row["widths"]} for row in rows if row["widths"] != "full"], RESULTS / "dan_protocol.svg")

@@ -57,6 +57,13 @@ def trained(job: Job, method: Method, epochs: int, folder: Path, **options: Any)
     return fitted(method, job.data, chosen, folder, model=job.spec, seed=job.arguments.seed, **options)
 
 
+def searched(run: ac.Run) -> SearchMethod:
+    """A search as it ended."""
+    method = run.method()
+    assert isinstance(method, SearchMethod), method.name
+    return method
+
+
 def likeliest(search: SearchMethod) -> ac.WidthPlan:
     """The likeliest widths that meet the budget."""
     with torch.no_grad():
@@ -80,11 +87,11 @@ def train(job: Job) -> None:
     budget = job.budget(arguments.alpha, arguments.cost)
     torch.manual_seed(arguments.seed)
     options = replace(job.options(budget), schedule=arguments.schedule)
-    search = waiting(arguments.warm_up).build(job.spec.build(), job.example, options)
-    search = trained(job, search, arguments.search_epochs, folder / "search", phase_of=folder).method()
+    begun = waiting(arguments.warm_up).build(job.spec.build(), job.example, options)
+    search = searched(trained(job, begun, arguments.search_epochs, folder / "search", phase_of=folder))
     plans = {"expected": search.decide().plan, "likeliest": likeliest(search), "uniform": job.uniform(arguments.alpha)}
     if arguments.beside is not None:
-        other = ac.open_run(arguments.beside / folder.name / "search").method()
+        other = searched(ac.open_run(arguments.beside / folder.name / "search"))
         plans |= {"other_expected": other.decide().plan, "other_likeliest": likeliest(other)}
     for number in range(arguments.random):
         name = "random" if arguments.random == 1 else f"random{number}"
@@ -93,7 +100,7 @@ def train(job: Job) -> None:
         plans = {name: plans[name] for name in arguments.plans}
     torch.manual_seed(arguments.seed)
     together = AdjoinedMethod(ac.adjoin(job.spec.build(), plans))
-    trained(job, together, arguments.epochs, folder / "together")  # type: ignore[arg-type]
+    trained(job, together, arguments.epochs, folder / "together")
 
 
 def widths(plan: ac.WidthPlan) -> dict[str, int]:
@@ -106,16 +113,17 @@ def measure(job: Job) -> None:
     arguments, rows = job.arguments, []
     for seed in arguments.seeds:
         run = ac.open_run(arguments.folder / f"seed{seed}" / "together")
-        test, method = run.results()["test"], run.method()
-        kinds = list(method.network.smalls)
-        networks = method.deployables()
+        test, method = run.ended()["test"], run.method()
+        assert isinstance(method, AdjoinedMethod), method.name
+        plans, networks = method.network.plans, method.deployables()
+        kinds = list(plans)
         counts = {name: ac.count(network, job.example) for name, network in networks.items()}
         row = {
             "seed": seed,
             "accuracy": {name: test[name]["accuracy"] for name in networks},
             "macs_part": {name: counts[name].macs / counts["full"].macs for name in kinds},
             "parameters": {name: count.parameters for name, count in counts.items()},
-            "widths": {name: widths(method.plan_of(name)) for name in kinds},
+            "widths": {name: widths(plans[name]) for name in kinds},
         }
         if arguments.cost == "latency":
             row["predicted_ms"] = {name: job.predicted_ms(network) for name, network in networks.items()}

@@ -16,8 +16,7 @@ from pathlib import Path
 from record import record
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, read_data
-from adjcompress.deploy import first_pixels
+from adjcompress.data import DataSpec, first_pixels, read_data
 from adjcompress.deploy.int8 import quantise
 
 ANY_DROP = 100.0  # the weights have learnt nothing that could be lost

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from record import record
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=30.0, help="seconds for each network and number of threads")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     example = torch.randn(7, 3, 224, 224)
     for name in ("resnet50", "xresnet50"):
         full = ac.create_model(name, 1000).eval()

@@ -98,7 +98,7 @@ def judge(pairs: list[tuple[float, float]]) -> dict[str, float]:
     ranks = [np.argsort(np.argsort(values)) for values in (predicted, measured)]
     return {
         "number_of_plans": len(pairs),
-        "spearman": float(np.corrcoef(*ranks)[0, 1]),
+        "spearman": float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
         "median_relative_error": float(np.median(errors)),
         "largest_relative_error": float(errors.max()),
         "mean_signed_error": float(np.mean(predicted / measured - 1)),

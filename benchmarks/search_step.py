@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from clock import interleaved, step
 from record import record
-from train_step import interleaved, step
 
 import adjcompress as ac
 from adjcompress.methods import MethodOptions, SearchMethod
@@ -53,7 +53,7 @@ def steps(
     else:
         known = ac.read_table(table)
         budget = f"latency={mean(known.predict(each, images[:1]).total_ms for each in uniform):.4f}ms"
-    options = MethodOptions(alphas=alphas, budgets=(budget,), table=table and str(table))
+    options = MethodOptions(alphas=alphas, budgets=(budget,), table=str(table) if table else None)
     method = SearchMethod.build(full, images[:2], options)
     method.network.train()
     recipe = ac.recipe("cifar").changed(lr=0.01)
@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--table", type=Path, help="a latency table of mobilenet_v2 at 64 px")
     arguments = parser.parse_args()
-    figures, cases = {}, dict(CASES)
+    figures: dict[str, dict[str, Any]] = {}
+    cases = dict(CASES)
     if arguments.table is not None:
         cases[TIMED] = {**CASES["mobilenet_v2, alphas 1 2 4, 64 px"], "table": arguments.table}
     for case, settings in cases.items():

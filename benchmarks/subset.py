@@ -53,7 +53,7 @@ def main() -> None:
     data = arrays(arguments.data, arguments.folder)
     kept = balanced(data["y_train"], arguments.images)
     data |= {name: data[name][kept] for name in ("x_train", "y_train")}
-    np.savez_compressed(arguments.output, **data)
+    np.savez_compressed(arguments.output, allow_pickle=False, **data)
     found = f"{len(kept):,} training images, {len(data['y_test']):,} for testing, {len(data['classes'])} classes"
     print(f"{arguments.output}: {found}")
 

@@ -39,12 +39,12 @@ def published_way(dense: nn.Module, network: nn.Module, plan: ac.Substitution | 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if plan is None or plan.substitute not in ("hashed", "tucker"):
         return parameters
-    layers = [dense.get_submodule(name) for name in plan.layers]
-    sizes = [(layer.in_channels, layer.out_channels) for layer in layers]
+    shapes = [dense.get_parameter(f"{name}.weight").shape for name in plan.layers]
+    sizes = [(inputs, outputs) for outputs, inputs, *_ in shapes]
     if plan.substitute == "hashed":
         return parameters + sum(outputs for _, outputs in sizes)
     counts = ((Tucker.published_parameters(*size, plan.setting), Tucker.parameter_count(*size, plan.setting)) for size in sizes)
-    return parameters + sum(theirs - ours for theirs, ours in counts)  # type: ignore[operator]
+    return parameters + sum(theirs - ours for theirs, ours in counts)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def layers(folder: Path, duration: float) -> list[dict[str, Any]]:
     for channels, side in SHAPES:
         dense, example = Layers(channels).eval(), torch.randn(7, channels, side, side)
         names = [f"layers.{number}" for number in (0, 3, 6, 9)]
-        variants = {"dense": dense}
+        variants: dict[str, nn.Module] = {"dense": dense}
         for name, setting in LAYERS:
             plan = ac.plan_substitution(dense, name, setting=setting, layers=names)
             variants[f"{name} {setting:g}"] = ac.apply_substitution(dense, plan, approximate=False)

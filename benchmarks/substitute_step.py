@@ -11,13 +11,14 @@ writes results/substitute_step.json.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from clock import milliseconds
 from record import record
-from torch import nn
+from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.bench.summary import speedup
@@ -43,10 +44,8 @@ def stepper(network: nn.Module, batch: int) -> Callable[[], None]:
     return step
 
 
-def milliseconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return 1000 * (time.perf_counter() - start)
+def forward_and_backward(transform: Callable[..., Tensor], *inputs: Tensor) -> None:
+    transform(*inputs).sum().backward()
 
 
 def transforms(sizes: list[int], rounds: int) -> list[dict[str, float]]:
@@ -56,8 +55,8 @@ def transforms(sizes: list[int], rounds: int) -> list[dict[str, float]]:
         rows = torch.randn(size, size, requires_grad=True)
         matrix = dct_matrix(size, rows)
         ways = {
-            "product": lambda r=rows, m=matrix: (r @ m.T).sum().backward(),
-            "fft": lambda r=rows: _dct_by_fft(r).sum().backward(),
+            "product": partial(forward_and_backward, lambda rows, matrix: rows @ matrix.T, rows, matrix),
+            "fft": partial(forward_and_backward, _dct_by_fft, rows),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):

@@ -132,7 +132,7 @@ def add(job: Job) -> None:
     """Ablations that were trained later, beside the rows that results/substitutes.json has."""
     data, figures = read_data(job.spec), earlier(job)
     rows = {row["name"] if "budget" in row else row["substitute"]: row for row in figures["rows"]}
-    teacher = (ac.open_run(job.folder / TEACHER).results() or {})["test"]["full"]["accuracy"]
+    teacher = ac.open_run(job.folder / TEACHER).ended()["test"]["full"]["accuracy"]
     added = []
     for run in runs(job.arguments.budgets):
         later = run.name not in rows or rows[run.name].get("trained_later")
@@ -188,7 +188,7 @@ def plain(row: dict[str, Any]) -> bool:
 def row_of(run: Any, name: str, data: ac.ImageData) -> tuple[dict[str, Any], Path]:
     """Everything but latency of one network of a run, and its ONNX file."""
     method, path, example = run.method(), run.folder / f"{name}.onnx", data.preprocessing.example(7)
-    network, results = method.deployables()[name].eval(), run.results()
+    network, results = method.deployables()[name].eval(), run.ended()
     exported, counts = ac.export_onnx(network, path, example), ac.count(network, example)
     row = {
         "name": run.folder.name,

@@ -13,14 +13,15 @@ writes results/supernet_speed.json.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
+from clock import milliseconds
 from record import record
 
 import adjcompress as ac
+from adjcompress.models.graph import GraphNetwork
 from adjcompress.supernets import MacsCost, StochasticSuperNetwork
 from adjcompress.supernets.distributed import _cycles
 from adjcompress.training import recipe
@@ -38,12 +39,6 @@ def drawn(network: StochasticSuperNetwork, cost: MacsCost, part: float) -> torch
     gates = torch.rand(2000, len(network.logits), generator=random) < chances
     costs = cost.of(network.reach.active(gates)) / cost.full
     return gates[(costs - part).abs().argmin()][None]
-
-
-def milliseconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return 1000 * (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -74,7 +69,7 @@ def main() -> None:
         step(gates)
     for _ in range(arguments.rounds):
         for part, gates in choices.items():
-            times[part].append(milliseconds(lambda gates=gates: step(gates)))
+            times[part].append(milliseconds(partial(step, gates)))
     macs = {part: float(cost.of(network.reach.active(gates))[0]) for part, gates in choices.items()}
     rows = [
         {
@@ -85,6 +80,7 @@ def main() -> None:
         for part in PARTS
     ]
     large = ac.create_model("resnet_fabric", 10, blocks=18)
+    assert isinstance(large, GraphNetwork)
     fresh, kept = [], []
     for _ in range(arguments.rounds):
         _cycles.cache_clear()

@@ -235,7 +235,7 @@ def row_of(run: ac.Run, sweep: Sweep) -> tuple[dict[str, Any], Path]:
         "macs": extracted.package.macs,
         "cycles": {machines: ac.distributed_cost(network, machines) for machines in (1, 2, 4)},
         "nodes": len(network.graph.nodes),
-        "seconds": (run.results() or {})["seconds"],
+        "seconds": run.ended()["seconds"],
     }
     if isinstance(method, BudgetedMethod):
         row["part_of_budget"] = (method.decided_cost() or 0.0) / method.limit

@@ -31,7 +31,7 @@ def compare(networks: dict[str, nn.Module], arguments: argparse.Namespace) -> di
         images = torch.randn(batch, 3, arguments.size, arguments.size, device=arguments.device)
         for name, times in time_networks(networks, images, arguments.duration).items():
             found[name][batch] = median(times)
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, medians in found.items():
         best = max(medians, key=lambda batch: batch / medians[batch])
         rows[name] = {

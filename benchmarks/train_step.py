@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import torch
 import torch.nn.functional as F
+from clock import interleaved, step
 from record import record
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ import adjcompress as ac
 from adjcompress.bench.worker import MemoryWatch
 
 MEMORY_RUNS = 5
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "resnet50, alpha 4, 224 px": {"name": "resnet50", "alpha": 4, "size": 224, "batch": 8},
     "resnet50, alpha 4, 32 px": {"name": "resnet50", "alpha": 4, "size": 32, "batch": 64},
     "resnet18, alpha 8, 224 px": {"name": "resnet18", "alpha": 8, "size": 224, "batch": 16},
@@ -103,31 +103,6 @@ def steps(name: str, alpha: int, size: int, batch: int) -> tuple[dict[str, Calla
     }, bound
 
 
-def step(loss: Callable[[], Tensor], network: nn.Module) -> Callable[[], None]:
-    """A training step on this loss, ready to call."""
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, fused=True)
-
-    def run() -> None:
-        loss().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
-
-
-def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each step, all of them in random order in every round."""
-    for run in runs.values():
-        run(), run()
-    seconds: dict[str, list[float]] = {kind: [] for kind in runs}
-    for _ in range(rounds):
-        for kind in random.sample(list(runs), len(runs)):
-            start = time.perf_counter()
-            runs[kind]()
-            seconds[kind].append(time.perf_counter() - start)
-    return {kind: statistics.median(values) for kind, values in seconds.items()}
-
-
 def peak_memory(case: str, kind: str) -> int:
     """Peak resident memory, in bytes, of a process that makes three steps of one kind, above what it held before."""
     command = [sys.executable, __file__, "--memory", case, kind]
@@ -164,7 +139,7 @@ def main() -> None:
     if arguments.memory:
         measure_memory(*arguments.memory)
         return
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for case, settings in CASES.items():
         runs, bound = steps(**settings)
         median = interleaved(runs, arguments.rounds)

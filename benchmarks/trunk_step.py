@@ -11,16 +11,18 @@ writes results/trunk_step.json.
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from clock import interleaved, step
 from record import record
 from torch import Tensor
-from train_step import interleaved, step
 
 import adjcompress as ac
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "resnet50, alpha 4, 32 px": {"name": "resnet50", "alpha": 4, "size": 32, "batch": 64},
     "resnet18, alpha 8, 32 px": {"name": "resnet18", "alpha": 8, "size": 32, "batch": 128},
     "resnet18, alpha 8, 224 px": {"name": "resnet18", "alpha": 8, "size": 224, "batch": 16},
@@ -46,7 +48,7 @@ def measured(name: str, alpha: int, size: int, batch: int, rounds: int) -> dict[
         return ac.adjoint_loss(full, smalls, labels, 0.5).total
 
     runs = {"standard": step(lambda: F.cross_entropy(standard(images), labels), standard)}
-    runs |= {kind: step(lambda network=network: adjoined_loss(network), network) for kind, network in networks.items()}
+    runs |= {kind: step(partial(adjoined_loss, network), network) for kind, network in networks.items()}
     median = interleaved(runs, rounds)
     return {
         "standard_seconds": median["standard"],

@@ -261,7 +261,7 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
     row: dict[str, Any] = {"way": way, "parameters": counts.parameters, "macs": counts.macs}
     if run is None:
         return row | {"accuracy": tested(network, job.data), "full_accuracy": None, "training_macs": 0, "seconds": 0}
-    results = run.results() or {}
+    results = run.ended()
     test, seen = results["test"], 3 * len(job.data.train)
     if way in OURS:
         spent = training_macs(run.method(), run, job.data)
@@ -270,7 +270,7 @@ def row_of(job: Job, way: str, run: ac.Run | None, network: nn.Module, small: st
     seconds = results["seconds"]
     before = job.folder / f"{way}-sparse-seed{job.arguments.seed}"
     if before.is_dir():
-        earlier = ac.open_run(before).results() or {}
+        earlier = ac.open_run(before).ended()
         spent, seconds = spent + seen * earlier["epochs"] * job.full_macs, seconds + earlier["seconds"]
     return row | {
         "epochs": results["epochs"],

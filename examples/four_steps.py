@@ -8,16 +8,19 @@ Training is the papers' way here; the command's default lets the small network l
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 import adjcompress as ac
+from adjcompress.data import first_pixels
 
 
 class Printed(ac.Reporter):
     """Hears of the training and prints a line an epoch."""
 
-    def epoch(self, record):
+    def epoch(self, record: Mapping[str, Any]) -> None:
         scores = {name: f"{score['accuracy']:.1%}" for name, score in record["validation"].items()}
         print(f"epoch {record['epoch']}: loss {record['train']['loss']:.3f}, validation {scores}")
 
@@ -43,7 +46,7 @@ def main(epochs: int, limit: int | None) -> None:
     print(f"{report.path}: {report.package.accuracy['test']:.1%} on the test split, certificate {report.certificate}")
 
     # 3. Export: ONNX, compared with torch on real images before the file is put in place.
-    images = data.preprocessing.normalise(data.validation.images[:7])
+    images = data.preprocessing.normalise(first_pixels(data, data.validation, 7))
     full = method.network.extract("full")
     for network, path in ((small, "small.onnx"), (full, "full.onnx")):
         print(ac.export_onnx(network, path, images).certificate)

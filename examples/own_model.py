@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import adjcompress as ac
+from adjcompress.data import first_pixels
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -65,7 +66,7 @@ def main(epochs: int, limit: int | None) -> None:
     report = ac.extract_package(run)
     print(f"{report.path}: {report.package.parameters} of {report.full_parameters} parameters")
     print(f"{report.package.accuracy['test']:.1%} on the test split, {report.certificate}")
-    images = data.preprocessing.normalise(data.validation.images[:7])
+    images = data.preprocessing.normalise(first_pixels(data, data.validation, 7))
     print(ac.export_onnx(ac.load_package(report.path), "own.onnx", images).certificate)
 
 

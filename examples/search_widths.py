@@ -33,7 +33,7 @@ def main() -> None:
     search = json.loads((run.folder / "plan.json").read_text())["search"]
     for name, cost in search["costs"].items():
         print(f"{name}: {cost:,.0f} of {search['full'][name]:,.0f} ({cost / search['full'][name]:.3f})")
-    print(f"accuracy on the test split: {run.results()['test']['dan']['accuracy']:.4f}, in {Path(report.path)}")
+    print(f"accuracy on the test split: {run.ended()['test']['dan']['accuracy']:.4f}, in {Path(report.path)}")
 
 
 if __name__ == "__main__":

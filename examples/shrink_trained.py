@@ -39,7 +39,7 @@ def main() -> None:
     print(f"{plan.substitute} at setting {plan.setting:g} in {len(plan.layers)} layers")
     print(f"parameters: {report.package.parameters:,} of {report.full_parameters:,}; {exported.path}: {exported.bytes:,} bytes")
     for name, finished in (("full", trained), ("substitute", run)):
-        print(f"{name}: accuracy on the test split {finished.results()['test'][name]['accuracy']:.4f}")
+        print(f"{name}: accuracy on the test split {finished.ended()['test'][name]['accuracy']:.4f}")
 
 
 if __name__ == "__main__":

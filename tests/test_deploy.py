@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.deploy import ExportOptions, export_full, export_package, first_pixels
+from adjcompress.data import first_pixels
+from adjcompress.deploy import ExportOptions, export_full, export_package
 from adjcompress.files import written_together
 from adjcompress.training import Run
 

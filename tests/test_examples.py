@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import adjcompress as ac
-from adjcompress.deploy import ExportOptions, export_package, first_pixels
+from adjcompress.data import first_pixels
+from adjcompress.deploy import ExportOptions, export_package
 from adjcompress.training import Run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

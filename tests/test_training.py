@@ -222,7 +222,12 @@ def test_two_processes_do_not_train_in_one_run(tmp_path: Path, digits: ac.ImageD
     folder = interrupted()
     with held(folder), pytest.raises(ac.AdjCompressError, match="run is being trained by another process"):
         go_on(digits)
-    assert go_on(digits).results() is not None
+    with pytest.raises(
+        ac.AdjCompressError, match=r"run is at epoch 2 of 3: adjcompress train --resume --run run goes on with it"
+    ):
+        ac.open_run(folder).ended()
+    run = go_on(digits)
+    assert run.ended() == run.results() and run.ended()["epochs"] == 3
 
 
 def test_latest_points_at_the_newest_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from adjcompress.data.loader import (
     epoch_batches,
     evaluation_batch,
     evaluation_batches,
+    first_pixels,
     smallest_batch,
     steps_of,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "epoch_batches",
     "evaluation_batch",
     "evaluation_batches",
+    "first_pixels",
     "load_data",
     "read_data",
     "same_images",

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from adjcompress.data.augment import View
+from adjcompress.data.augment import View, central
 from adjcompress.data.pictures import UNREADABLE, rgb
 from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
@@ -154,6 +154,12 @@ def evaluation_batches(
     sampler = _EpochSampler()
     sampler.batches = [[(0, index) for index in batch.tolist()] for batch in batches]
     yield from _on_device(_file_loader(split, fit_file, sampler, 0, device, workers), device)
+
+
+def first_pixels(data: ImageData, split: Split, images: int) -> Tensor:
+    """The first images of a split, of the size that a network takes: uint8 (images, 3, H, W)."""
+    pixels, _ = next(evaluation_batches(split, central(data.preprocessing), images, torch.device("cpu"), workers=0))
+    return pixels
 
 
 class _EpochSampler(Sampler[list[tuple[int, int]]]):

@@ -1,7 +1,7 @@
 """How does a network leave training: as a package, as an ONNX file, with proof?"""
 
 from adjcompress.deploy.export import ExportOptions, ExportReport, export_full, export_onnx, export_package
-from adjcompress.deploy.extract import ExtractReport, extract_package, first_pixels
+from adjcompress.deploy.extract import ExtractReport, extract_package
 from adjcompress.deploy.int8 import Int8Options, Int8Report
 from adjcompress.deploy.layout import align_auto, block_channels, unblocked, unblocked_by
 from adjcompress.deploy.trail import Made, deployed, keep, made, newest_onnx, newest_package, remember, run_of
@@ -20,7 +20,6 @@ __all__ = [
     "export_onnx",
     "export_package",
     "extract_package",
-    "first_pixels",
     "keep",
     "made",
     "newest_onnx",

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost.materialise import materialised
-from adjcompress.data import ImageData, Preprocessing
-from adjcompress.deploy.extract import extract_package, first_pixels
+from adjcompress.data import ImageData, Preprocessing, first_pixels
+from adjcompress.deploy.extract import extract_package
 from adjcompress.deploy.graph import halved, traced
 from adjcompress.deploy.int8 import Int8Options, Int8Report, check_int8, quantise
 from adjcompress.deploy.layout import Unblocked, unblocked

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost import count
-from adjcompress.data import Augmentation, ImageData, Split, augmentation, central, evaluation_batch, evaluation_batches
+from adjcompress.data import (
+    Augmentation,
+    ImageData,
+    augmentation,
+    evaluation_batch,
+    evaluation_batches,
+    first_pixels,
+)
 from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
 from adjcompress.modes import deployed_part
@@ -147,9 +154,3 @@ def _only_small(names: list[str], run: Run) -> str:
         alphas = ", ".join(f"--alpha {name.removeprefix('alpha').replace('_', '.')}" for name in smalls)
         raise AdjCompressError(f"{run.folder} has several small networks: choose one of {alphas}.")
     return smalls[0]
-
-
-def first_pixels(data: ImageData, split: Split, images: int) -> Tensor:
-    """The first images of a split, of the size that a network takes: uint8 (images, 3, H, W)."""
-    pixels, _ = next(evaluation_batches(split, central(data.preprocessing), images, torch.device("cpu"), workers=0))
-    return pixels

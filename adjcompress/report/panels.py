@@ -30,6 +30,7 @@ class Figure:
 
 
 def training_figures(run: RunFacts) -> list[Figure]:
+    """Accuracy and loss over the epochs."""
     colors = colors_of([network.name for network in run.networks])
     accuracy, loss = [], []
     for network in run.networks:
@@ -155,6 +156,7 @@ def _short(text: str) -> str:
 
 
 def legend(run: RunFacts, others: Sequence[RunFacts]) -> list[tuple[str, str]]:
+    """The marks of runs in the plots of accuracy against cost, and whose they are; none where there is one run."""
     if not others:
         return []
     marks = [_MARKS[MARKERS[index % len(MARKERS)]] for index in range(len(others))]
@@ -174,6 +176,7 @@ def latencies(run: RunFacts) -> list[Figure]:
 
 
 def width_figures(run: RunFacts) -> list[Figure]:
+    """Channels of every layer in the full network and in each that was cut."""
     plans = {network.name: network.plan.groups for network in run.networks if network.plan is not None}
     if not plans:
         return []

@@ -11,6 +11,7 @@ from adjcompress.report.words import UNKNOWN, milliseconds, percent, printable, 
 
 
 def network_rows(run: RunFacts, found: Sequence[Variant]) -> list[dict[str, str]]:
+    """Accuracies and costs of a run's networks, as they are and as they were exported."""
     full = next((variant for variant in found if (variant.network, variant.kind) == ("full", FLOAT)), None)
     return [_network_row(run, variant, full) for variant in found]
 
@@ -71,6 +72,7 @@ def by_setting(run: RunFacts) -> list[tuple[str, Bench, list[Timing]]]:
 
 
 def plan_table(run: RunFacts) -> dict[str, list[list[str]]] | None:
+    """Channels that every network keeps of each group of layers; None where no widths are planned."""
     plans = {network.name: network.plan.groups for network in run.networks if network.plan is not None}
     if not plans:
         return None
@@ -85,6 +87,7 @@ def plan_table(run: RunFacts) -> dict[str, list[list[str]]] | None:
 
 
 def search_plans(run: RunFacts) -> list[dict[str, str]]:
+    """The parts of the costs that the plan found and uniform ones take, under the budgets."""
     if run.searched is None:
         return []
     names = run.searched.costs

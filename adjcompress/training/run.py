@@ -89,6 +89,13 @@ class Run:
                 f"{path} is damaged ({first_line(error)}): remove it, and adjcompress train --resume writes it anew."
             ) from error
 
+    def ended(self) -> dict[str, Any]:
+        """What `results` holds of a training that has ended; of another an error, which tells how it goes on."""
+        results = self.results()
+        if results is None:
+            raise AdjCompressError(self._left())
+        return results
+
     def checkpoint(self) -> Found:
         """The newest whole checkpoint; of a training that has ended the last one, without which it is no whole run."""
         found, ended = newest_checkpoint(self.folder), self.results()
@@ -105,8 +112,9 @@ class Run:
 
     def unfinished(self) -> str | None:
         """How far a training is that has not ended, and how it goes on; None where it has."""
-        if self.results() is not None:
-            return None
+        return None if self.results() is not None else self._left()
+
+    def _left(self) -> str:
         position, epochs = self.checkpoint().checkpoint.position, self.config["recipe"]["epochs"]
         return (
             f"{self.folder} is at epoch {position.epoch} of {epochs}: adjcompress train --resume --run {self.folder} goes on "

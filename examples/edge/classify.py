@@ -19,7 +19,7 @@ def pixels(path: Path, preprocessing: dict) -> np.ndarray:
     """The picture as the network was trained to see it: uint8 (1, H, W, 3), the central square of `image_size` pixels."""
     size, shorter = preprocessing["image_size"], preprocessing["resize"] or preprocessing["image_size"]
     try:
-        picture = Image.open(path)
+        picture: Image.Image = Image.open(path)
         picture.load()
     except OSError as error:
         sys.exit(f"{path} cannot be read as a picture: {error}")
