@@ -19,6 +19,10 @@ class AdjCompressError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class ToldElsewhere(AdjCompressError):
+    """The same error as the first of several processes has, which tells it."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what another library's error says, at most 160 characters; its name, where it says nothing."""
     lines = str(error).strip().splitlines()

@@ -37,7 +37,7 @@ from torch import Tensor
 
 import adjcompress as ac
 from adjcompress.adjoined import adjoint_loss
-from adjcompress.data import central, evaluation_batches
+from adjcompress.data import Central, evaluation_batches
 from adjcompress.methods import SearchMethod
 
 BATCH, DRAWS, SEED, ALPHA = 125, 8, 0, 2.0
@@ -60,7 +60,7 @@ def learn_all_widths(arguments: argparse.Namespace) -> None:
 
 def batches_of(data: ac.ImageData) -> list[tuple[Tensor, Tensor]]:
     """The held-out images as the network sees them, and their labels."""
-    found = evaluation_batches(data.validation, central(data.preprocessing), BATCH, torch.device("cpu"))
+    found = evaluation_batches(data.validation, Central(data.preprocessing), BATCH, torch.device("cpu"))
     return [(data.preprocessing.normalise(images), labels) for images, labels in found]
 
 

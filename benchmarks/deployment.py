@@ -20,7 +20,7 @@ from typing import Any
 from record import record
 from training import hardware
 
-from adjcompress.deploy.runtime import accuracy, logits_on
+from adjcompress.deploy.runtime import accuracy
 from adjcompress.training import open_run
 
 TARGETS = ("--target", "one-core", "--target", "two-core")
@@ -91,7 +91,7 @@ def main() -> None:
     opened = open_run(Path(run))
     config, log, data = opened.config, opened.log(), opened.data()  # seconds in the log count from the start
     for path in onnx:
-        figures["test_accuracy"][path] = accuracy(*logits_on(Path(path), data, data.test, from_pixels=False))
+        figures["test_accuracy"][path] = accuracy(Path(path), data, data.test, from_pixels=False)
     figures["training"] = {
         "recipe": config["recipe"],
         "images": len(data.train),

@@ -145,8 +145,7 @@ def bench(
             report = _on_gpu(report, packages or (*files, *([reference] if reference else [])), duration)
     assert report is not None
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
-    run = next((found for found in map(run_of, files) if found is not None), None)
-    if run is not None:
+    for run in dict.fromkeys(found for found in map(run_of, files) if found is not None):
         opened = open_run(run)
         keep_timings(opened, report)
         write_report(opened)

@@ -107,9 +107,9 @@ def export(
     with working(quiet or not int8) as progress:
         report = export_package(source, output, images, options, quantised, progress)
     run = run_of(source)
+    remember(Made(run=str(run) if run else None, package=str(source), onnx=str(output)))
     if run is not None:
         write_report(open_run(run))
-    remember(Made(run=str(run) if run else None, package=str(source), onnx=str(output)))
     show(report.to_json(), lambda: _print(report), as_json, quiet)
 
 
@@ -146,10 +146,11 @@ def _print(report: ExportReport) -> None:
     if report.zeroed_weights:
         click.echo(f"{report.zeroed_weights} weights below 1e-30 were set to zero.")
     if int8 is not None:
+        dense = " with dense weights" if report.reconstructed else ""
         click.echo(
             f"int8: {percent(int8.accuracy)} on {int8.validation_images} validation images, {percent(int8.float_accuracy)} in "
             f"float, a drop of {int8.drop_points:.2f} points (at most {int8.max_drop_points:g}); top-1 agrees on "
-            f"{percent(int8.certificate.agreement)}. {int8.float_bytes / report.bytes:.2f}x smaller than in float."
+            f"{percent(int8.certificate.agreement)}. {int8.float_bytes / report.bytes:.2f}x smaller than in float{dense}."
         )
         for layer in int8.float_layers:
             click.echo(f"  in float: {layer.name} - {layer.why}")

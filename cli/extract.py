@@ -32,8 +32,8 @@ def extract(run: Path | None, alpha: float | None, output: Path | None, reestima
 
     opened = open_run(run)
     report = extract_package(opened, alpha_name(alpha) if alpha is not None else None, output, reestimate)
-    write_report(opened)
     remember(Made(run=str(opened.folder), package=str(report.path)))
+    write_report(opened)
 
     def text() -> None:
         package, certificate = report.package, report.certificate

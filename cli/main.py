@@ -42,8 +42,10 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            from adjcompress.errors import AdjCompressError  # loads torch: not before it is needed
+            from adjcompress.errors import AdjCompressError, ToldElsewhere  # loads torch: not before it is needed
 
+            if isinstance(error, ToldElsewhere):
+                raise click.exceptions.Exit(1) from error
             if isinstance(error, AdjCompressError):
                 raise click.ClickException(str(error)) from error
             raise

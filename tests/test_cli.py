@@ -486,6 +486,11 @@ def test_a_training_that_was_stopped_is_named_by_the_next_of_its_name(monkeypatc
     result = run(*TRAIN)
     assert result.exit_code == 0 and "runs/digits-wrn_10_1-adjoined was not trained to its end: adjcompress" in result.stderr
     assert "was not trained" not in run(*TRAIN).stderr
+    search = (*TRAIN[:-2], "--method", "dan", "--budget", "macs=0.6")
+    with monkeypatch.context() as patch:
+        patch.setattr("adjcompress.training.loop._Training.finish", stopped)
+        assert run(*search).exit_code == 1
+    assert "runs/digits-wrn_10_1-dan was not trained to its end: adjcompress" in run(*search).stderr
 
 
 def test_a_run_that_lost_its_last_checkpoint_says_so_and_trains_the_rest_again() -> None:
@@ -533,6 +538,12 @@ def test_a_network_that_has_not_begun_to_learn_is_not_extracted(monkeypatch: pyt
         run("train", *recipe, "--small-first", "0.5", "--run", "it")
     result = run("extract", "--run", "it", "--alpha", "1")
     assert result.exit_code == 1 and "Network full has not begun to learn yet: it is at epoch 2 of 4" in result.stderr
+    for command in (("extract", "--run", "it"), ("export", "model.onnx"), ("bench", "--duration", "0.1")):
+        assert run(*command).exit_code == 0
+    timed = json.loads(Path("bench.json").read_text())["timings"]
+    assert [timing["path"] for timing in timed] == ["model.onnx", "it/full.onnx"]
+    kept = json.loads(Path("it/deployed.json").read_text())
+    assert kept["export"]["it/full.onnx"]["untrained"] and len(next(iter(kept["bench"].values()))["timings"]) == 2
     assert "This training has not ended" in run("extract", "--run", "it").stdout
 
 

@@ -243,6 +243,26 @@ def test_trunks_that_cannot_be_shared_are_refused() -> None:
     assert trunk_of(network, [plan], IMAGE) == ("first",)
 
 
+def test_a_trunk_is_tried_out_on_two_images_though_one_was_given() -> None:
+    network = ac.create_model("resnet18", 10)  # at 32 pixels its last batch norms see one place of each image
+    one = torch.randn(1, 3, 32, 32)
+    trunk = trunk_of(network, [ac.plan_widths(network, one, 4)], one)
+    assert "conv1" in trunk and "layer1" in trunk
+    method = AdjoinedMethod.build(network, one, MethodOptions(alphas=(4,), trunk="auto"))
+    assert method.network.trunk == trunk
+
+
+def test_without_version_counters_the_first_convolution_is_computed_again_and_the_same() -> None:
+    network = ac.create_model("cifar_resnet20", 10)
+    adjoined_network = ac.adjoin(network, {"alpha2": ac.plan_widths(network, IMAGE, 2)}).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        full, smalls = adjoined_network(images)
+    expected = adjoined_network(images)
+    torch.testing.assert_close(full, expected.full)
+    torch.testing.assert_close(smalls["alpha2"], expected.smalls["alpha2"])
+
+
 def test_a_trunk_that_does_not_fit_is_refused_without_a_method_too() -> None:
     plan = ac.plan_widths(network := InPlace(relu=False), IMAGE, 2, slim=["slim"])
     with pytest.raises(ac.AdjCompressError, match="--trunk shared does not fit InPlace"):

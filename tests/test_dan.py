@@ -135,6 +135,25 @@ def test_with_halves_weights_learn_on_one_and_widths_on_the_other() -> None:
             assert (method.network.full.head.weight.grad is None) == moved
 
 
+def test_what_is_frozen_learns_on_neither_half() -> None:
+    network = TinyNet()
+    network.head.weight.requires_grad_(False)
+    method = built(network, "macs=0.6", halves=True)
+    for _ in range(3):
+        method.loss(torch.randn(4, 3, 32, 32), torch.zeros(4).long(), 0.9).total.backward()
+        assert not method.network.full.head.weight.requires_grad
+
+
+def test_that_the_full_network_would_wait_for_ever_is_said_before_the_search(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = dan_options(digits, method_options=MethodOptions(budgets=("macs=0.6",), small_first=0.9))
+    with pytest.raises(ac.AdjCompressError, match="full would wait through all of this training's steps, which are 2"):
+        train(replace(options, recipe=options.recipe.changed(batch_size=1000)))
+    assert not (tmp_path / "runs").exists()
+
+
 class Stopped(Exception):
     pass
 

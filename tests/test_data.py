@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import struct
 import zlib
 from dataclasses import replace
@@ -18,8 +19,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import adjcompress as ac
-from adjcompress.data import DataSpec, TrainingBatches, augmentation, central, epoch_batches, evaluation_batches
-from adjcompress.data.augment import Cutout, RandomFlips, RandomProjections, RandomResizedCrops, RandomShifts, random_part
+from adjcompress.data import Central, DataSpec, TrainingBatches, augmentation, epoch_batches, evaluation_batches
+from adjcompress.data.augment import Cutout, RandomFlips, RandomPart, RandomProjections, RandomResizedCrops, RandomShifts
+from adjcompress.data.loader import _Files
 from adjcompress.data.pictures import not_pictures, rgb
 from adjcompress.data.splits import TensorSplit
 
@@ -151,13 +153,21 @@ def test_without_a_network_a_download_says_what_to_do(tmp_path: Path, monkeypatc
         ac.load_data("cifar10")
 
 
+def test_what_loads_files_can_be_sent_to_a_process_that_is_spawned(tmp_path: Path) -> None:
+    data = ac.load_data(str(write_folder(tmp_path)), image_size=16, validation=0.2)
+    for name in ("none", "papers-imagenet"):
+        view = augmentation(name, data).file(data.preprocessing)
+        files = pickle.loads(pickle.dumps(_Files(data.train, view, 3)))
+        torch.testing.assert_close(files[0, 1], _Files(data.train, view, 3)[0, 1], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_of_images_is_read_by_class(tmp_path: Path, workers: int) -> None:
     data = ac.load_data(str(write_folder(tmp_path)), image_size=16, validation=0.2)
     assert data.classes == ("cat", "dog")
     assert (len(data.train), len(data.validation), len(data.test)) == (10, 2, 12)
-    batches = list(evaluation_batches(data.test, central(data.preprocessing), 5, CPU, workers=workers))
-    assert [len(labels) for _, labels in batches] == [5, 5, 2]
+    batches = list(evaluation_batches(data.test, Central(data.preprocessing), 5, CPU, workers=workers))
+    assert [len(labels) for _, labels in batches] == [4, 4, 4]
     images = torch.cat([images for images, _ in batches]).float()
     assert images.shape == (12, 3, 16, 16)
     labels = torch.cat([labels for _, labels in batches])
@@ -170,7 +180,7 @@ def test_the_central_view_is_the_centre_of_the_resized_image() -> None:
     image = Image.fromarray(np.stack([x, y, (x + y) // 2], -1).astype(np.uint8))
     preprocessing = ac.data.Preprocessing(64, resize=70)
     expected = v2.Compose([v2.PILToTensor(), v2.Resize(70, antialias=True), v2.CenterCrop(64)])(image)
-    found = central(preprocessing)(image)
+    found = Central(preprocessing)(image)
     assert found.shape == (3, 64, 64) and found.dtype == torch.uint8
     assert (found.float() - expected.float()).abs().max() <= 2
 
@@ -179,7 +189,7 @@ def test_a_random_part_lies_inside_and_varies() -> None:
     y, x = np.mgrid[0:100, 0:60]
     image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
     torch.manual_seed(0)
-    views = [random_part(ac.data.Preprocessing(32))(image) for _ in range(30)]
+    views = [RandomPart(ac.data.Preprocessing(32))(image) for _ in range(30)]
     sides = {(int(view[0].max() - view[0].min()), int(view[1].max() - view[1].min())) for view in views}
     assert len(sides) > 20
     assert all(view[0].max() <= 59 and view[1].max() <= 99 for view in views)
@@ -229,6 +239,14 @@ def test_of_arrays_that_are_no_squares_the_central_square_is_seen(tmp_path: Path
     assert data.train.images[0, 0].tolist() == [[100] * 16] * 8 + [[0] * 16] * 8
 
 
+def test_arrays_are_resized_in_parts_as_they_would_be_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for images_at_a_time in (7, 1000):
+        monkeypatch.setattr("adjcompress.data.sources._RESIZED", images_at_a_time)
+        found.append(ac.load_data(str(write_npz(tmp_path / "a.npz")), image_size=24).train.images)
+    assert found[0].shape[-2:] == (24, 24) and found[0].dtype == torch.uint8 and torch.equal(*found)
+
+
 def test_a_picture_of_more_pixels_than_anybody_means_is_no_picture(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")
@@ -243,7 +261,7 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path: Path, workers: int) 
     (tmp_path / "test" / "dog" / "3.png").write_bytes(b"not a picture")
     data = ac.load_data(str(tmp_path), image_size=16)
     with pytest.raises(ac.AdjCompressError, match=r"dog/3\.png is not a readable image") as error:
-        list(evaluation_batches(data.test, central(data.preprocessing), 5, CPU, workers=workers))
+        list(evaluation_batches(data.test, Central(data.preprocessing), 5, CPU, workers=workers))
     assert "\n" not in str(error.value)
     with pytest.raises(ac.AdjCompressError, match=r"dog/3\.png of .* cannot be read as images: remove or replace them\."):
         data.check_files()
@@ -281,18 +299,18 @@ def test_two_processes_take_together_what_one_takes_with_twice_the_batch() -> No
 def test_before_they_take_turns_steps_see_the_first_half_alone(digits: ac.ImageData) -> None:
     pixels = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
     split = TensorSplit(pixels, torch.zeros(40, dtype=torch.long))
-    batches = TrainingBatches(split, central(digits.preprocessing), 10, 0, CPU, halves_after=0.375, epochs=4)
+    batches = TrainingBatches(split, Central(digits.preprocessing), 10, 0, CPU, halves_after=0.375, epochs=4)
     seen = [[set(images[:, 0, 0, 0].tolist()) for images, _ in batches.epoch(epoch)] for epoch in range(4)]
     first = {image for step in seen[0] for image in step}
     assert batches.steps == 4 and len(first) == 20  # six of sixteen steps: an epoch and a half
     for number, step in enumerate(step for epoch in seen for step in epoch):
         assert step <= first if number < 6 or number % 2 == 0 else not step & first
-    plain = TrainingBatches(split, central(digits.preprocessing), 10, 0, CPU, epochs=4)
+    plain = TrainingBatches(split, Central(digits.preprocessing), 10, 0, CPU, epochs=4)
     assert {image for images, _ in plain.epoch(0) for image in images[:, 0, 0, 0].tolist()} == set(range(40))
 
 
 def test_an_epoch_can_begin_in_the_middle(digits: ac.ImageData) -> None:
-    batches = TrainingBatches(digits.train, central(digits.preprocessing), 16, 0, CPU)
+    batches = TrainingBatches(digits.train, Central(digits.preprocessing), 16, 0, CPU)
     whole, rest = list(batches.epoch(2)), list(batches.epoch(2, start=3))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[3:], rest, strict=True))
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.data import first_pixels
 from adjcompress.deploy import ExportOptions, export_full, export_package
-from adjcompress.files import written_together
+from adjcompress.files import checksum, written_together
 from adjcompress.training import Run
 
 
@@ -470,29 +470,31 @@ def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run, monkeypatch: pyte
     from adjcompress.deploy import deployed, keep, run_of
 
     assert deployed(tiny_run.folder) == {} and run_of(Path("a.safetensors")) is None
+    for name in ("a.safetensors", "a.onnx"):
+        Path(name).write_text(f"what {name} holds")
     keep(tiny_run.folder, "extract", "a.safetensors", {"bytes": 1})
     keep(tiny_run.folder, "export", "a.onnx", {"bytes": 2})
     keep(tiny_run.folder, "export", "a.onnx", {"bytes": 3})
     kept = {"extract": ("a.safetensors", 1), "export": ("a.onnx", 3)}
     assert deployed(tiny_run.folder) == {
-        step: {name: {"bytes": size, "beside_run": f"../../{name}"}} for step, (name, size) in kept.items()
+        step: {name: {"bytes": size, "sha256": checksum(Path(name))}} for step, (name, size) in kept.items()
     }
     assert run_of(Path("a.onnx").resolve()) == tiny_run.folder
     Path("sub").mkdir()
+    shutil.copy("a.onnx", "sub/moved.onnx")
+    assert run_of(Path("sub/moved.onnx")) == tiny_run.folder
+    Path("sub/a.onnx").write_text("another's")
     with monkeypatch.context() as patch:  # a file of the same name, elsewhere
         patch.chdir("sub")
-        assert run_of(Path("a.onnx")) is None
-        keep(Path("../runs/tiny"), "export", "b.onnx", {})
-    assert run_of(Path("b.onnx")) is None and run_of(Path("sub/b.onnx")) == tiny_run.folder
-    whole = str(Path("c.onnx").resolve())
-    keep(tiny_run.folder, "export", whole, {})
-    moved = Path("runs/deeper/down")
-    shutil.copytree(tiny_run.folder, moved)
-    assert run_of(Path(whole)) == tiny_run.folder
-    assert run_of(Path("runs/deeper") / "c.onnx") is None
+        assert run_of(Path("a.onnx")) is None and run_of(Path("b.onnx")) is None
+    shutil.copytree(tiny_run.folder, "runs/second")
+    Path("a.onnx").write_text("what the second run made of it")
+    keep(Path("runs/second"), "export", "a.onnx", {"bytes": 4})
+    keep(tiny_run.folder, "extract", "a.safetensors", {"bytes": 5})  # the first was written last, but not this file
+    assert run_of(Path("a.onnx")) == Path("runs/second") and run_of(Path("sub/moved.onnx")) == tiny_run.folder
     shutil.copytree(tiny_run.folder, "runs/other")
     Path("runs/other/deployed.json").write_text("{")  # newer, damaged, and none of this file's business
-    assert run_of(Path("a.onnx")) == tiny_run.folder
+    assert run_of(Path("a.onnx")) == Path("runs/second")
     (tiny_run.folder / "deployed.json").write_text("{")
     with pytest.raises(ac.AdjCompressError, match=r"deployed\.json is damaged .* remove it"):
         keep(tiny_run.folder, "export", "a.onnx", {})

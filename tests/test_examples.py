@@ -77,10 +77,15 @@ def test_two_processes_on_one_machine(tmp_path: Path) -> None:
     command = [str(EXAMPLES / "several_processes.sh")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Warning: torch" not in done.stderr and "deprecated" not in done.stderr
+    assert "Warning: " not in done.stderr and "deprecated" not in done.stderr
     assert json.loads(done.stdout)["test"]["alpha2"]["images"] > 0
     runs = [path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not path.is_symlink()]
     assert [path.name for path in runs] == ["digits-wrn_10_1-adjoined"] and ac.open_run(runs[0]).config["processes"] == 2
+    again = ("--model", "wrn_10_1", "--alpha", "2", "--limit", "80", "--devices", "2", "--run", str(runs[0]))
+    command = [str(Path(sys.executable).with_name("adjcompress")), "train", *again]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.count("holds a run already: continue it with --resume, or choose another --run.") == 1
 
 
 def test_two_machines(tmp_path: Path) -> None:

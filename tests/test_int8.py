@@ -19,7 +19,7 @@ from adjcompress.data import TensorSplit
 from adjcompress.deploy import ExportOptions, Int8Options, export_package
 from adjcompress.deploy.int8 import PROCESSORS, Int8Report, _Work, quantise
 from adjcompress.deploy.layout import optimised
-from adjcompress.deploy.runtime import accuracy, logits_on
+from adjcompress.deploy.runtime import accuracy
 
 LOSE_ANYTHING = 100.0
 
@@ -62,8 +62,8 @@ def test_every_convolution_computes_in_8_bits_and_the_report_tells_what_it_cost(
     assert not {"Conv", "FusedConv", "Gemm"} & set(found)
     int8 = report.int8
     assert int8 is not None and report.kind == "int8" and int8.float_layers == ()
-    logits, labels = logits_on(Path("q.onnx"), digits, digits.validation, preprocess)
-    assert int8.accuracy == accuracy(logits, labels) and int8.validation_images == len(labels)
+    assert int8.accuracy == accuracy(Path("q.onnx"), digits, digits.validation, preprocess)
+    assert int8.validation_images == len(digits.validation)
     assert int8.float_accuracy - int8.accuracy == pytest.approx(int8.drop_points / 100)
     assert report.bytes == Path("q.onnx").stat().st_size < int8.float_bytes
     told = {entry.key: json.loads(entry.value) for entry in onnx.load("q.onnx").metadata_props}

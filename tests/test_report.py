@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import adjcompress as ac
 from adjcompress.report import write_report
+from adjcompress.report.deployed import read_deployed
 from adjcompress.report.labels import Box, place, spread
 from adjcompress.report.words import TIMES, UNKNOWN, duration, enumeration, percent, points, printable, quantity, significant
 
@@ -302,6 +303,28 @@ def test_what_was_not_measured_is_said_with_the_command_that_does(run: ac.traini
     ):
         assert text in page.text
     assert "faster" not in page.section("training") and "is damaged" not in page.text
+
+
+def test_a_timing_is_of_the_file_that_was_timed_and_not_of_another_in_its_place(run: ac.training.Run) -> None:
+    content = everything(run.folder)
+    (measured,) = content["bench"]["1 thread"]["timings"][:1]
+    content["bench"] = {"1 thread": {**content["bench"]["1 thread"], "timings": [{**measured, "sha256": "of the float file"}]}}
+    content["export"]["model.onnx"]["sha256"] = "of the float file"
+    content["export"]["model-int8.onnx"]["sha256"] = "of the int8 file"
+    deployed(run, content)
+    (found,) = read_deployed(run.folder).timings
+    assert (found.name, found.kind) == ("alpha2", "float32")
+    moved = {**measured, "path": "elsewhere/same.onnx", "sha256": "of the int8 file"}
+    foreign = {**measured, "path": "../b/model.onnx", "sha256": "of another run's"}
+    content["bench"]["1 thread"]["timings"] += [moved, foreign]
+    content["export"]["model.onnx"] = {**content["export"]["model-int8.onnx"], "sha256": "of what was exported there later"}
+    deployed(run, content)
+    found = [(each.path, each.name, each.kind) for each in read_deployed(run.folder).timings]
+    assert found == [
+        ("model.onnx", None, "float32"),
+        ("elsewhere/same.onnx", "alpha2", "int8"),
+        ("../b/model.onnx", None, "float32"),
+    ]
 
 
 def test_load_and_first_inference_are_told_or_said_to_be_missing(run: ac.training.Run) -> None:

@@ -217,6 +217,17 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(
         train_tiny("other", digits)
 
 
+def test_a_run_of_a_version_that_knew_less_of_its_method_goes_on(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = interrupted()
+    config = json.loads((folder / "config.json").read_text())
+    del config["method"]["settings"]["detach"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert go_on(digits).ended()["epochs"] == 3
+
+
 def test_two_processes_do_not_train_in_one_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = interrupted()

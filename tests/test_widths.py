@@ -451,6 +451,9 @@ def test_a_certificate_measures_what_differs(images: Tensor) -> None:
     assert other.max_difference == pytest.approx(0.5) and other.agreement == 1
     broken = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: batch.mean((2, 3)) / 0, [images])
     assert broken.max_difference == math.inf
+    halves = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: -batch.mean((2, 3)), list(images.split(3)))
+    whole = ac.compare("slice", lambda batch: batch.mean((2, 3)), lambda batch: -batch.mean((2, 3)), [images])
+    assert halves.to_json() == pytest.approx(whole.to_json())
 
 
 def test_a_group_says_when_alpha_did_not_divide() -> None:

@@ -84,14 +84,15 @@ def check_widening(
 def _copy(
     full: nn.Module, plans: Mapping[str, WidthPlan], trunk: Sequence[str], example: Tensor, mask: RandomMask | None
 ) -> tuple[AdjoinedNetwork, Tensor]:
-    """An adjoined network of random values, each network's own apart, and random images of the example's shape."""
+    """An adjoined network of random values, each network's own apart, and random images of the example's shape, two or more."""
     network, random = AdjoinedNetwork(randomised(full), plans, mask, trunk).double(), torch.Generator().manual_seed(0)
     for name, small in network.smalls.items():
         buffers = [(tensor, buffer) for tensor, buffer in small.named_buffers() if tensor not in plans[name].cuts]
         for _, tensor in (*small.named_parameters(), *buffers):
             if tensor.is_floating_point():  # a variance stays positive
                 tensor.data += torch.rand(tensor.shape, generator=random, dtype=torch.double).to(tensor)
-    images = torch.randn(example.shape, generator=random, dtype=torch.double)
+    batch = max(2, len(example))  # of one image and one place, batch norm has no statistics in training
+    images = torch.randn((batch, *example.shape[1:]), generator=random, dtype=torch.double)
     return network, images.to(next(network.parameters()).device)
 
 

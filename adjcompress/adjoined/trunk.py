@@ -117,7 +117,7 @@ class FirstConvolution:
         """Within the block the output of the layer that sees the very images is kept."""
 
         def keep(name: str, images: Tensor, output: Tensor) -> None:
-            if self.output is None and images is self.images:
+            if self.output is None and images is self.images and not output.is_inference():  # those do not tell of changes
                 self.name, self.output, self.version = name, output, output._version
 
         convolutions = {name: module for name, module in full.named_modules() if isinstance(module, Convolution)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adjcompress.adjoined.network import AdjoinedNetwork
-from adjcompress.widths.plan import Range
+from adjcompress.widths.surgery import blocks, cut
 
 
 def unread_scales(network: AdjoinedNetwork) -> Tensor:
@@ -34,32 +34,21 @@ def restore_unread_(network: AdjoinedNetwork, scales: Tensor) -> None:
 def unread_entries(network: AdjoinedNetwork) -> dict[str, Tensor]:
     """The parameters that small networks read in part, by name: where no small network reads them, bool."""
     found = {}
-    cut = {name for plan in network.plans.values() for name in plan.cuts}
+    slim = {name for plan in network.plans.values() for name in plan.cuts}
+    read = {small: {tensor for tensor, _ in network.shared(small)} for small in network.smalls}
     for name, parameter in network.full.named_parameters():
-        readers = [small for small in network.smalls if name in dict(network.shared(small))]
-        if name not in cut or not readers:
+        readers = [small for small, tensors in read.items() if name in tensors]
+        if name not in slim or not readers:
             continue
         unread = torch.ones(parameter.shape, dtype=torch.bool)
         for small in readers:
-            mask = network.mask_of(small, name)
-            masked = None if mask is None else mask.cpu() == 0
-            _mark_(unread, list(network.plans[small].cuts.get(name, {}).items()), masked)
+            kept, mask = network.plans[small].cuts.get(name, {}), network.mask_of(small, name)
+            masked = torch.zeros_like(cut(unread, kept)) if mask is None else mask.cpu() == 0
+            for there, here in blocks(unread, masked, kept):
+                there &= here
         if bool(unread.any()):
             found[name] = unread
     return found
-
-
-def _mark_(unread: Tensor, kept: list[tuple[int, tuple[Range, ...]]], masked: Tensor | None) -> None:
-    """Mark as read what lies in the kept ranges of all dimensions and is not `masked`, (a tensor of what is kept)."""
-    if not kept:
-        unread &= torch.zeros_like(unread) if masked is None else masked
-        return
-    (dim, ranges), *rest = kept
-    begin = 0
-    for start, stop in ranges:
-        part = None if masked is None else masked.narrow(dim, begin, stop - start)
-        _mark_(unread.narrow(dim, start, stop - start), rest, part)
-        begin += stop - start
 
 
 def _scale(tensor: Tensor, entries: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adjcompress.bench.latency import Timing
 from adjcompress.bench.summary import speedup, summarise
 from adjcompress.errors import AdjCompressError
+from adjcompress.files import checksum
 from adjcompress.packages import load_package, package_info
 
 _LARGEST_BATCH = 4096
@@ -123,6 +124,8 @@ def benchmark_cuda(packages: Sequence[Path], duration: float = 5.0) -> tuple[Tim
             timings.append(
                 Timing(
                     path=path,
+                    sha256=checksum(path),
+                    reference=packages[-1],
                     engine="torch",
                     provider="cuda",
                     target="gpu",

@@ -15,6 +15,7 @@ from onnx.shape_inference import InferenceError
 
 from adjcompress.deploy.graph import WEIGHTED
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.files import checksum
 from adjcompress.packages import package_info
 
 
@@ -23,7 +24,7 @@ class FileFacts:
     """`parameters`: those of the network before export where the file tells, else numbers of its initialisers.
 
     `macs` for one image, `bytes` of the file and its external data, `input_shape` (channels, height, width) or, of raw
-    pixels, (height, width, channels), `input_type` "float32" or "uint8".
+    pixels, (height, width, channels), `input_type` "float32" or "uint8". `sha256`: of the file's content.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class FileFacts:
     bytes: int
     input_shape: tuple[int, ...]
     input_type: str
+    sha256: str
 
 
 def onnx_facts(path: Path) -> FileFacts:
@@ -53,13 +55,14 @@ def onnx_facts(path: Path) -> FileFacts:
     own = sum(math.prod(dims) for dims in weights.values() if len(dims) > 0)
     parameters = int(json.loads(told["adjcompress.parameters"])) if "adjcompress.parameters" in told else own
     macs = int(json.loads(told["adjcompress.macs"])) if "adjcompress.macs" in told else graph_macs(model)
-    return FileFacts(path, parameters, macs, path.stat().st_size + _external_bytes(path, model), shape, kind)
+    return FileFacts(path, parameters, macs, path.stat().st_size + _external_bytes(path, model), shape, kind, checksum(path))
 
 
 def package_facts(path: Path) -> FileFacts:
     """The same of a package."""
     info = package_info(path)
-    return FileFacts(path, info.parameters, info.macs, path.stat().st_size, (3, *info.preprocessing.size), "float32")
+    shape = (3, *info.preprocessing.size)
+    return FileFacts(path, info.parameters, info.macs, path.stat().st_size, shape, "float32", checksum(path))
 
 
 def _image_input(path: Path, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[tuple[int, ...], str]:

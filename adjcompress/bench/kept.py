@@ -19,7 +19,8 @@ def keep_timings(run: Run, report: BenchReport) -> None:
         settings.setdefault(name, []).append(timing)
     for name, timings in settings.items():
         files = {str(timing.path) for timing in timings}
+        reference = timings[0].reference
         if name in earlier and {timing["path"] for timing in earlier[name]["timings"]} != files:
-            others = files - {str(report.reference)} or files
+            others = files - {str(reference)} or files
             name += f": {', '.join(sorted(Path(file).name for file in others))}"
-        keep(run.folder, "bench", name, replace(report, timings=tuple(timings)).to_json())
+        keep(run.folder, "bench", name, replace(report, reference=reference, timings=tuple(timings)).to_json())

@@ -32,7 +32,7 @@ ENGINES = {"onnxruntime": ".onnx", "openvino": ".onnx", "torch": ".safetensors"}
 
 @dataclass(frozen=True)
 class Timing:
-    """One network under one setting. `speedup`: how many times faster than the reference.
+    """One network under one setting, in a file of content `sha256`. `speedup`: how many times faster than `reference`.
 
     `load_ms` from the file to a network that can run, `first_ms` its first inference, both the median of fresh processes;
     `latency` is the steady state after that. `target` None: no limits but the number of threads. `executor`: whether the
@@ -41,6 +41,8 @@ class Timing:
     """
 
     path: Path
+    sha256: str
+    reference: Path
     engine: str
     provider: str
     target: str | None
@@ -68,7 +70,13 @@ class Timing:
         return f"{where}{how}" if self.batch == 1 else f"{where}{how}, batch {self.batch}"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path), "runtime": self.runtime, "noisy": self.latency.noisy}
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "reference": str(self.reference),
+            "runtime": self.runtime,
+            "noisy": self.latency.noisy,
+        }
 
 
 @dataclass(frozen=True)
@@ -223,6 +231,8 @@ def _timings(
     return [
         Timing(
             path=fact.path,
+            sha256=fact.sha256,
+            reference=facts[reference].path,
             engine=setting.engine,
             provider=setting.provider,
             target=setting.target,

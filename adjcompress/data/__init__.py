@@ -1,6 +1,6 @@
 """Which images are trained and tested on, and how do they arrive?"""
 
-from adjcompress.data.augment import Augmentation, augmentation, central
+from adjcompress.data.augment import Augmentation, Central, augmentation
 from adjcompress.data.loader import (
     TrainingBatches,
     check_batches,
@@ -25,7 +25,7 @@ __all__ = [
     "TensorSplit",
     "TrainingBatches",
     "augmentation",
-    "central",
+    "Central",
     "check_asked",
     "check_batches",
     "data_names",

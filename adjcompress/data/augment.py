@@ -203,23 +203,29 @@ class Augmentation:
         return images, mask.as_subclass(Tensor)
 
 
-def central(preprocessing: Preprocessing) -> View:
-    """The view that is validated and shipped: the centre, as if the shorter side had been resized first."""
-    size = preprocessing.image_size
-    part = size / (preprocessing.resize or size)
+@dataclass(frozen=True)
+class Central:
+    """The view that is validated and shipped: the centre, as if the shorter side had been resized first.
 
-    def view(image: Image.Image) -> Tensor:
-        side = min(image.size) * part
+    A class, as `RandomPart` is: where loading processes are spawned, views must be picklable.
+    """
+
+    preprocessing: Preprocessing
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        size = self.preprocessing.image_size
+        side = min(image.size) * size / (self.preprocessing.resize or size)
         left, top = ((length - side) / 2 for length in image.size)
         return _cut(image, (left, top, left + side, top + side), size)
 
-    return view
 
-
-def random_part(preprocessing: Preprocessing) -> View:
+@dataclass(frozen=True)
+class RandomPart:
     """A random part of 8 to 100 % of the area at an aspect from 3/4 to 4/3 [P1 appendix B], drawn from torch's generator."""
 
-    def view(image: Image.Image) -> Tensor:
+    preprocessing: Preprocessing
+
+    def __call__(self, image: Image.Image) -> Tensor:
         width, height = image.size
         for _ in range(10):
             area, aspect, x, y = torch.rand(4).tolist()
@@ -231,9 +237,7 @@ def random_part(preprocessing: Preprocessing) -> View:
         else:
             w = h = min(width, height)
         left, top = x * (width - w), y * (height - h)
-        return _cut(image, (left, top, left + w, top + h), preprocessing.image_size)
-
-    return view
+        return _cut(image, (left, top, left + w, top + h), self.preprocessing.image_size)
 
 
 def _cut(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Tensor:
@@ -270,9 +274,10 @@ def augmentation(name: str, data: ImageData) -> Augmentation:
     not be mirrored are not. A file's random part is cut while it is decoded, at its full resolution.
     """
     make, mirrors = pick(_AUGMENTATIONS, name, "Augmentation")
-    steps, file = make(data.preprocessing), central
+    steps: list[v2.Transform] = make(data.preprocessing)
+    file: Callable[[Preprocessing], View] = Central
     if name == "papers-imagenet" and isinstance(data.train, FileSplit):
-        steps, file = [], random_part
+        steps, file = [], RandomPart
     if mirrors and data.mirrors:
         steps.append(RandomFlips())
     return Augmentation(v2.Compose(steps) if steps else v2.Identity(), file)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from adjcompress.data.augment import View, central
+from adjcompress.data.augment import Central, View
 from adjcompress.data.pictures import UNREADABLE, rgb
 from adjcompress.data.splits import FileSplit, ImageData, Split, TensorSplit
 from adjcompress.errors import AdjCompressError
@@ -143,9 +143,9 @@ def evaluation_batches(
     world: int = 1,
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """Every image of a split once, in order, over all processes together."""
+    """Every image of a split once, in order, over all processes together; batches differ by one image at most."""
     share = torch.tensor_split(torch.arange(len(split)), world)[rank]
-    batches = [batch for batch in share.split(batch_size) if len(batch)]
+    batches = share.tensor_split(steps_of(len(share), batch_size)) if len(share) else ()
     if isinstance(split, TensorSplit):
         for indices in batches:
             images, labels = split.batch(indices)
@@ -158,7 +158,8 @@ def evaluation_batches(
 
 def first_pixels(data: ImageData, split: Split, images: int) -> Tensor:
     """The first images of a split, of the size that a network takes: uint8 (images, 3, H, W)."""
-    pixels, _ = next(evaluation_batches(split, central(data.preprocessing), images, torch.device("cpu"), workers=0))
+    first = split.subset(torch.arange(min(images, len(split))))
+    pixels, _ = next(evaluation_batches(first, Central(data.preprocessing), images, torch.device("cpu"), workers=0))
     return pixels
 
 

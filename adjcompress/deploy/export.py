@@ -238,12 +238,14 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     """The full network of a run as (package, ONNX file) in the run's folder; made anew when the run went on.
 
     None for a run that trained no full network; where that is because substitutes took its convolutions' place, or because an
-    architecture was learnt in it, the dense or whole network with fresh weights: its costs are to be compared with, and it has
-    no accuracy.
+    architecture was learnt in it, the dense or whole network with fresh weights, as where the full network has not begun to
+    learn: its costs are to be compared with, and it has no accuracy.
     """
     method = run.method()
     if "full" not in method.deployables():
         return None if method.compared_with is None else _export_untrained(run, method.compared_with)
+    if "full" in run.waiting(method):
+        return _export_untrained(run, "full")
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0

@@ -88,10 +88,8 @@ def extract_package(
         alone = f" Without --alpha, {smalls[0]} is taken." if len(smalls) == 1 else ""
         raise AdjCompressError(f"{run.folder} has no network {name}; it has {', '.join(networks)}.{alone}")
     unfinished = run.unfinished()
-    if unfinished is not None:
-        position = run.checkpoint().checkpoint.position
-        if name in method.waiting(max(0.0, position.epoch / run.config["recipe"]["epochs"] - 1e-9)):
-            raise AdjCompressError(f"Network {name} has not begun to learn yet: {unfinished}")
+    if name in run.waiting(method):
+        raise AdjCompressError(f"Network {name} has not begun to learn yet: {unfinished}")
     plan = method.plan_of(name)
     network = networks[name]
     without = getattr(network, "deployed_options", {})

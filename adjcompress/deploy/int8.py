@@ -23,16 +23,15 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from adjcompress.data import ImageData, central, evaluation_batches
+from adjcompress.data import Central, ImageData, evaluation_batches
 from adjcompress.deploy.graph import INPUT, WEIGHTED, silenced
 from adjcompress.deploy.layout import optimised
 from adjcompress.deploy.reconstruct import ReconstructedLayer, reconstruct_
-from adjcompress.deploy.runtime import accuracy, as_input, logits_on, runner
+from adjcompress.deploy.runtime import accuracy, as_input, inputs, runner
 from adjcompress.errors import AdjCompressError, check_choice, first_line, nearest_first
 from adjcompress.machine import processor
 from adjcompress.seeds import derived_seed
-from adjcompress.widths import Certificate
-from adjcompress.widths.certificate import certify
+from adjcompress.widths import Certificate, compare
 from adjcompress.widths.planning import named_by
 
 AUTO = "auto"
@@ -83,7 +82,8 @@ class FloatLayer:
 class Int8Report:
     """What quantisation cost, on `validation_images`: accuracies in [0, 1], drops in points; `certificate` of the logits.
 
-    `reduced_range`: weights use 7 bits, because this processor's 8-bit products overflow (x64 without VNNI).
+    `float_bytes`: of the float file, its weights dense. `reduced_range`: weights use 7 bits, because this processor's 8-bit
+    products overflow (x64 without VNNI).
     """
 
     calibration_images: int
@@ -140,14 +140,15 @@ def quantise(
             kept = f" with {len(result.keep)} layers in float" if result.keep else ""
             raise AdjCompressError(
                 f"{named} was not written: int8{kept} costs {100 * (work.float_accuracy - result.accuracy):.2f} points on "
-                f"{len(work.labels)} validation images ({work.float_accuracy:.2%} in float, {result.accuracy:.2%} in int8), "
-                f"more than --max-drop {options.max_drop:g}. Keep the worst layers in float with --int8-keep auto, try more "
-                "images with --calibration, or raise --max-drop."
+                f"{len(data.validation)} validation images ({work.float_accuracy:.2%} in float, {result.accuracy:.2%} in "
+                f"int8), more than --max-drop {options.max_drop:g}. Keep the worst layers in float with --int8-keep auto, try "
+                "more images with --calibration, or raise --max-drop."
             )
         output.write_bytes(result.model.SerializeToString())
+        shown = (images for images, _ in inputs(data, data.validation, from_pixels))
         return Int8Report(
             calibration_images=seen,
-            validation_images=len(work.labels),
+            validation_images=len(data.validation),
             float_accuracy=work.float_accuracy,
             accuracy=result.accuracy,
             max_drop_points=options.max_drop,
@@ -156,7 +157,7 @@ def quantise(
             processor=processor,
             ranges=work.ranges,
             reduced_range=work.reduced_range,
-            certificate=certify("int8", work.float_logits, result.logits),
+            certificate=compare("int8", runner(source), runner(output), shown),
             reconstructed=result.reconstructed,
         )
 
@@ -168,11 +169,10 @@ def this_processor() -> str:
 
 @dataclass(frozen=True)
 class _Quantised:
-    """One quantised graph and what it gave on the validation split."""
+    """One quantised graph and its accuracy on the validation split."""
 
     keep: tuple[str, ...]
     model: onnx.ModelProto
-    logits: Tensor
     accuracy: float
     reconstructed: tuple[ReconstructedLayer, ...]
 
@@ -213,8 +213,7 @@ class _Work:
         self.layers = tuple(node.name for node in graph.node if node.op_type in WEIGHTED)
         self.reduced_range = self.processor == "x64" and not _has_vnni()
         self.calibration = self._calibration_images()
-        self.float_logits, self.labels = logits_on(self.source, self.data, self.data.validation, self.from_pixels)
-        self.float_accuracy = accuracy(self.float_logits, self.labels)
+        self.float_accuracy = accuracy(self.source, self.data, self.data.validation, self.from_pixels)
 
     def good_enough(self, result: _Quantised) -> bool:
         return 100 * (self.float_accuracy - result.accuracy) <= self.options.max_drop + 1e-9
@@ -225,8 +224,8 @@ class _Work:
         layers = reconstruct_(model, self.reconstructed) if self.reconstructed is not None else ()
         path = self.folder / "tried.onnx"
         path.write_bytes(model.SerializeToString())
-        logits, _ = logits_on(path, self.data, self.data.validation, self.from_pixels)
-        return _Quantised(tuple(keep), model, logits, accuracy(logits, self.labels), layers)
+        right = accuracy(path, self.data, self.data.validation, self.from_pixels)
+        return _Quantised(tuple(keep), model, right, layers)
 
     def harm(self, layer: str) -> float:
         """Mean squared change of the logits on calibration images when this layer alone computes in 8 bits."""
@@ -267,7 +266,7 @@ class _Work:
         random = np.random.default_rng(derived_seed("calibration", self.data.spec.seed))
         drawn = random.permutation(len(self.data.train))[: self.options.calibration]
         split = self.data.train.subset(torch.from_numpy(np.sort(drawn)))
-        batches = evaluation_batches(split, central(self.data.preprocessing), _CALIBRATION_BATCH, torch.device("cpu"))
+        batches = evaluation_batches(split, Central(self.data.preprocessing), _CALIBRATION_BATCH, torch.device("cpu"))
         return [as_input(pixels, self.data.preprocessing, self.from_pixels) for pixels, _ in batches]
 
 

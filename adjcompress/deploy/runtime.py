@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from adjcompress.data import IGNORED, ImageData, Preprocessing, Split, central, evaluation_batch, evaluation_batches
+from adjcompress.data import IGNORED, Central, ImageData, Preprocessing, Split, evaluation_batch, evaluation_batches
 from adjcompress.deploy.graph import INPUT, OUTPUT
 from adjcompress.errors import AdjCompressError, first_line
 
@@ -43,14 +44,19 @@ def runner(path: Path) -> Callable[[np.ndarray], Tensor]:
     return run
 
 
-def logits_on(path: Path, data: ImageData, split: Split, from_pixels: bool) -> tuple[Tensor, Tensor]:
-    """A file's logits (N, classes[, H, W]) on a whole split, and the labels (N[, H, W])."""
+def inputs(data: ImageData, split: Split, from_pixels: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """A split as exported graphs take it, batch by batch, and its labels (N[, H, W])."""
+    batches = evaluation_batches(split, Central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
+    for pixels, labels in batches:
+        yield as_input(pixels, data.preprocessing, from_pixels), labels
+
+
+def accuracy(path: Path, data: ImageData, split: Split, from_pixels: bool) -> float:
+    """The part of a split's images, or of its pixels that count, whose largest logit in a file's answer is the right one."""
     run = runner(path)
-    batches = evaluation_batches(split, central(data.preprocessing), evaluation_batch(data), torch.device("cpu"))
-    pairs = [(run(as_input(pixels, data.preprocessing, from_pixels)), labels) for pixels, labels in batches]
-    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The part of the images, or of the pixels that count, whose largest logit is the right one."""
-    return (logits.argmax(1) == labels)[labels != IGNORED].double().mean().item()
+    right, counted = 0, 0
+    for images, labels in inputs(data, split, from_pixels):
+        counts = labels != IGNORED
+        right += int((run(images).argmax(1) == labels)[counts].sum())
+        counted += int(counts.sum())
+    return right / counted if counted else math.nan

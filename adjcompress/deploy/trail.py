@@ -8,14 +8,13 @@ run, in deployed.json.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.files import write_text
+from adjcompress.files import checksum, write_text
 from adjcompress.training.run import RUNS
 
 _MADE = RUNS / "made.json"
@@ -63,13 +62,12 @@ def newest_onnx() -> Path:
 def keep(run: Path, step: str, what: str, report: Mapping[str, Any]) -> None:
     """Keep a report of "extract", "export" or "bench" last in a run's deployed.json, under the file's or measurement's name.
 
-    A file's name is as the user wrote it; "beside_run" is where it lies from the run on, in whatever folder that is read.
+    A file's name is as the user wrote it; its "sha256" tells it from another that takes its place.
     """
     content = deployed(run)
     reports = content.setdefault(step, {})
     reports.pop(what, None)
-    beside = {} if step == "bench" else {"beside_run": os.path.relpath(Path(what).resolve(), run.resolve())}
-    reports[what] = {**report, **beside}
+    reports[what] = dict(report) if step == "bench" else {**report, "sha256": checksum(Path(what))}
     write_text(run / DEPLOYED, json.dumps(content, indent=1))
 
 
@@ -92,9 +90,11 @@ def deployed(run: Path) -> dict[str, dict[str, Any]]:
 def run_of(path: Path) -> Path | None:
     """The run that a package or an ONNX file was made from, of the one used last and those in runs/; else None.
 
-    Several runs may have written a file of that name, one over the other: the newest writer is looked at first.
+    By what is in it: several runs may have written a file of that name, one over the other, and it may have been moved.
     """
-    wanted, last = path.resolve(), made().run
+    if not path.is_file():
+        return None
+    content, last = checksum(path), made().run
     others = sorted(RUNS.glob("*"), key=lambda folder: -_written(folder / DEPLOYED))
     for folder in [*([Path(last)] if last else []), *others]:
         if folder.is_symlink() or not (folder / DEPLOYED).is_file():
@@ -103,19 +103,16 @@ def run_of(path: Path) -> Path | None:
             steps = deployed(folder)
         except AdjCompressError:
             continue  # what is damaged there is said where that run is asked for
-        made_of_it = [(path, report) for step in ("extract", "export") for path, report in steps.get(step, {}).items()]
-        if any(wanted in _places(folder, path, report) for path, report in made_of_it):
+        made_of_it = [each for step in ("extract", "export") for each in steps.get(step, {}).items()]
+        if any(_is_kept(path, content, *each) for each in made_of_it):
             return folder
     return None
 
 
-def _places(run: Path, path: str, report: Any) -> list[Path]:
-    """Where a file that was made of a run may lie, for both may have been moved; an earlier version's is seen from here."""
-    beside = report.get("beside_run") if isinstance(report, Mapping) else None
-    places = [run / beside] if isinstance(beside, str) else []
-    if not places or Path(path).is_absolute():
-        places.append(Path(path))
-    return [place.resolve() for place in places]
+def _is_kept(path: Path, content: str, name: str, report: Any) -> bool:
+    """Whether a file of this content is the one that was kept; versions before kept its name alone."""
+    kept = report.get("sha256") if isinstance(report, Mapping) else None
+    return path.resolve() == Path(name).resolve() if kept is None else kept == content
 
 
 def _written(path: Path) -> float:

@@ -19,6 +19,7 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.models.graph import GraphNetwork
+from adjcompress.modes import evaluating
 from adjcompress.supernets import (
     DISCONNECTED,
     Cost,
@@ -86,8 +87,8 @@ class BudgetedMethod(Method):
             raise AdjCompressError(f"--samples-per-batch {options.samples_per_batch} must be at least 1.")
         if not 0 <= options.warm_up < 1:
             raise AdjCompressError(f"--warm-up {options.warm_up:g} must be at least 0 and below 1: a part of the training.")
-        last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-        self.classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
+        with torch.no_grad(), evaluating(network):
+            self.classes = network.network(example).shape[1]
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> BudgetedMethod:

@@ -6,7 +6,7 @@ these widths. arXiv:2006.05624.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adjcompress.adjoined import SCHEDULES, adjoint_loss
+from adjcompress.adjoined.curriculum import Curriculum
 from adjcompress.adjoined.decision import LATENCY_MARGIN, TOLERANCE, Limit, check_reach, decide, used
 from adjcompress.adjoined.expected import Choices, ExpectedCost, ExpectedLatency, Sizes, macs_cost, parameters_cost
 from adjcompress.adjoined.search import SearchNetwork
@@ -109,6 +110,8 @@ class SearchMethod(Search):
         self.counts = [len(each.widths) for each in network.free]
         check_reach(self.limits, self.counts)
         self._weight_at = pick(SCHEDULES, options.schedule, "Schedule")
+        weights = (*network.full.parameters(), *network.smalls.parameters())
+        self._learning = [parameter for parameter in weights if parameter.requires_grad]
         self.start_at_budget_()
 
     @classmethod
@@ -175,7 +178,7 @@ class SearchMethod(Search):
         warming_up = progress < self.warm_up
         choosing = not warming_up and (not self.options.halves or int(network.steps) % 2 == 1)
         if self.options.halves:  # the weights never learn from the images that the widths are judged by
-            for parameter in (*network.full.parameters(), *network.smalls.parameters()):
+            for parameter in self._learning:
                 parameter.requires_grad_(not choosing)
             network.logits.requires_grad_(choosing)
         temperature = self.temperature_at(progress)
@@ -190,6 +193,9 @@ class SearchMethod(Search):
         parts = {"cross_entropy": loss.cross_entropy, "divergence": loss.divergence, "part_of_budget": part}
         total = loss.total + 0 * network.logits.sum()  # several processes wait for the gradient of every parameter
         return Terms(total, {**parts, "weight": loss.total.new_tensor(weight)})
+
+    def waiting_then(self, progress: float) -> Collection[str]:
+        return frozenset({"full"} if Curriculum(self.options.small_first).alone(progress) else ())
 
     def temperature_at(self, progress: float) -> float:
         """From hot to cold, by the same factor in every step."""

@@ -137,6 +137,10 @@ class Search(Method, Protocol):
     def decide(self) -> Decision:
         """The widths, after the training."""
 
+    def waiting_then(self, progress: float) -> Collection[str]:
+        """What `waiting` will give in the training that follows."""
+        return frozenset()
+
 
 def decay_groups(network: nn.Module, weight_decay: float, apart: Collection[int] = ()) -> list[dict[str, Any]]:
     """Two parameter groups: convolution and linear weights decay; biases, normalisation and layer scales do not.

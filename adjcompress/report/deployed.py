@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,9 +209,10 @@ def read_deployed(folder: Path) -> Deployed:
         return Deployed()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        packages = tuple(_package(name, data) for name, data in content.get("extract", {}).items())
-        files = tuple(_file(name, data) for name, data in content.get("export", {}).items())
-        known = _known_paths(folder, packages, files)
+        extracted, exported = content.get("extract", {}), content.get("export", {})
+        packages = tuple(_package(name, data) for name, data in extracted.items())
+        files = tuple(_file(name, data) for name, data in exported.items())
+        known = _Known.of(folder, [*extracted.items(), *exported.items()], [*packages, *files])
         benches = tuple(_bench(label, data, known) for label, data in content.get("bench", {}).items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return Deployed(
@@ -306,27 +307,34 @@ def _float_layer(data: Mapping[str, Any] | str) -> FloatLayer:
     return FloatLayer(printable(data["name"]), _text(data.get("why")))
 
 
-def _known_paths(folder: Path, packages: tuple[Package, ...], files: tuple[OnnxFile, ...]) -> dict[str, tuple[str | None, str]]:
-    """Which network of the run, and in which precision, a measured path is. The full network's file lies in the run."""
-    known: dict[str, tuple[str | None, str]] = {}
-    for name in ("full.onnx", "full.safetensors"):
-        known[printable(folder / name)] = known[f"{printable(folder.name)}/{name}"] = ("full", FLOAT)
-    known |= {package.path: (package.name, FLOAT) for package in packages}
-    known |= {file.path: (file.name, file.kind) for file in files}
-    return known
+@dataclass(frozen=True)
+class _Known:
+    """Which network of the run, and in which precision, its files are: by content; by path where a version before kept that."""
+
+    by_content: Mapping[str, tuple[str | None, str]]
+    by_path: Mapping[str, tuple[str | None, str]]
+
+    @classmethod
+    def of(cls, folder: Path, made: Sequence[tuple[str, Mapping[str, Any]]], found: Sequence[Package | OnnxFile]) -> _Known:
+        by_content: dict[str, tuple[str | None, str]] = {}
+        by_path: dict[str, tuple[str | None, str]] = {
+            printable(folder / name): ("full", FLOAT) for name in ("full.onnx", "full.safetensors")
+        }
+        for (path, data), file in zip(made, found, strict=True):
+            network = (file.name, file.kind if isinstance(file, OnnxFile) else FLOAT)
+            if (content := _text(data.get("sha256"))) is not None:
+                by_content[content] = network
+                by_path.pop(printable(path), None)
+            else:
+                by_path[printable(path)] = network
+        return cls(by_content, by_path)
+
+    def network(self, path: str, content: str | None) -> tuple[str | None, str]:
+        """What was measured; (None, ...) for a file that the run knows nothing of, or whose place another has taken."""
+        return self.by_content.get(content or "") or self.by_path.get(path) or (None, FLOAT)
 
 
-def _network_of(path: str, known: Mapping[str, tuple[str | None, str]]) -> tuple[str | None, str]:
-    """By the path as it was written; else by its last two parts, else by its file name where only one has it."""
-    parts = Path(path).parts
-    for written in (path, "/".join(parts[-2:])):
-        if written in known:
-            return known[written]
-    same = {found for written, found in known.items() if Path(written).name == parts[-1] and parts[-1] != "full.onnx"}
-    return same.pop() if len(same) == 1 else (None, FLOAT)
-
-
-def _bench(label: str, data: Mapping[str, Any], known: Mapping[str, tuple[str | None, str]]) -> Bench:
+def _bench(label: str, data: Mapping[str, Any], known: _Known) -> Bench:
     machine = data.get("machine") or {}
     timings = [_timing(item, machine, known) for item in data.get("timings") or ()]
     return Bench(
@@ -338,14 +346,14 @@ def _bench(label: str, data: Mapping[str, Any], known: Mapping[str, tuple[str | 
     )
 
 
-def _timing(data: Mapping[str, Any], machine: Mapping[str, Any], known: Mapping[str, tuple[str | None, str]]) -> Timing | None:
+def _timing(data: Mapping[str, Any], machine: Mapping[str, Any], known: _Known) -> Timing | None:
     """One timing; None where it has no median, without which it says nothing."""
     latency, speedup = data.get("latency") or {}, data.get("speedup") or {}
     median = number(latency.get("p50_ms"))
     path = printable(data.get("path", ""))
     if not median or median < 0 or not path:
         return None
-    name, kind = _network_of(path, known)
+    name, kind = known.network(path, _text(data.get("sha256")))
     runtime = _text(data.get("runtime")) or "runtime not kept"
     device = _text(machine.get("gpu" if "cuda" in runtime else "cpu"))
     threads, batch = _whole(data.get("threads")), _whole(data.get("batch"))

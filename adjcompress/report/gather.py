@@ -269,7 +269,7 @@ def _networks(
             counts[printable(name)] = (found.parameters, found.macs, found.bytes)
             plan = method.plan_of(name)
             plans |= {printable(name): plan} if plan is not None else {}
-    except (AdjCompressError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (AdjCompressError, OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
     networks = []
     for name in _names_in_order([*names, *counts, *plans]):

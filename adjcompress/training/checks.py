@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -27,15 +28,20 @@ def check_training(method: Method, data: ImageData, recipe: Recipe, processes: i
     if method.alone is not None and processes > 1:
         raise AdjCompressError(f"--method {method.name} needs one process here, not {processes}: {method.alone}.")
     check_batches(data.train, recipe.batch_size, processes, method.halves_after is not None)
-    steps = recipe.epochs * steps_of(len(data.train), recipe.batch_size * processes)
-    if waiting := method.waiting((steps - 1) / steps):
-        raise AdjCompressError(
-            f"{' and '.join(sorted(waiting))} would wait through all of this training's steps, which are {steps}: give more "
-            "--epochs or a smaller --batch-size, or let all learn from the first step on (--way papers, --small-first 0)."
-        )
+    check_joining(method.waiting, recipe, len(data.train), processes)
     check_synchronisable(method.network, processes)
     if processes == 1 and smallest_batch(len(data.train), recipe.batch_size, method.halves_after is not None) == 1:
         check_single_images(method.deployables(), data.preprocessing.example(1))
+
+
+def check_joining(waiting: Callable[[float], Collection[str]], recipe: Recipe, images: int, processes: int) -> None:
+    """Refuse a training in whose last step there still are networks that wait, of which `waiting` tells by progress."""
+    steps = recipe.epochs * steps_of(images, recipe.batch_size * processes)
+    if never := waiting((steps - 1) / steps):
+        raise AdjCompressError(
+            f"{' and '.join(sorted(never))} would wait through all of this training's steps, which are {steps}: give more "
+            "--epochs or a smaller --batch-size, or let all learn from the first step on (--way papers, --small-first 0)."
+        )
 
 
 def check_loss(loss: Tensor | None, epoch: int, step: int, folder: Path) -> None:

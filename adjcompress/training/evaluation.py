@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from adjcompress.data import IGNORED, ImageData, Split, central, evaluation_batch, evaluation_batches
+from adjcompress.data import IGNORED, Central, ImageData, Split, evaluation_batch, evaluation_batches
 from adjcompress.modes import evaluating
 
 
@@ -79,7 +79,7 @@ def evaluate_split(
     Of several processes each looks at its share, and all get the scores of the whole.
     """
     device = next(next(iter(networks.values())).parameters()).device
-    batches = evaluation_batches(split, central(data.preprocessing), evaluation_batch(data), device, rank, world)
+    batches = evaluation_batches(split, Central(data.preprocessing), evaluation_batch(data), device, rank, world)
     return evaluate(networks, batches, data.preprocessing.normalise, len(data.classes), autocast, data.segmentation)
 
 

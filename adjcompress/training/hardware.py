@@ -15,7 +15,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adjcompress.errors import AdjCompressError, check_choice, pick
+from adjcompress.errors import AdjCompressError, ToldElsewhere, check_choice, pick
 from adjcompress.machine import usable_cores
 from adjcompress.modes import kinds
 
@@ -79,6 +79,20 @@ def _told_by_us() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """What the first process cannot do within the block is an error of all: none waits for one that has gone."""
+    text: str | None = None
+    try:
+        yield
+    except AdjCompressError as error:
+        if fabric.world_size == 1:
+            raise
+        text = str(error)
+    if fabric.world_size > 1 and (told := fabric.broadcast(text)) is not None:
+        raise (AdjCompressError if fabric.is_global_zero else ToldElsewhere)(told)
 
 
 def check_kind(network: nn.Module, precision: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from adjcompress.training.checkpoint import (
 from adjcompress.training.checks import check_loss, check_training, check_weights
 from adjcompress.training.evaluation import Evaluation, evaluate_split
 from adjcompress.training.events import Events
-from adjcompress.training.hardware import Hardware, check_kind, launch, precision_name
+from adjcompress.training.hardware import Hardware, check_kind, launch, precision_name, together
 from adjcompress.training.memory_order import channels_last
 from adjcompress.training.meter import Meter
 from adjcompress.training.pictures import write_pictures
@@ -82,30 +83,35 @@ def fit(
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
-    if fabric.is_global_zero:
-        start_run(
-            folder,
-            resume,
-            _config(method, data, recipe, model, seed, fabric) | {"compile": compile, "notes": notes},
-            phase_of or folder,
-        )
-    reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
-    if precision_name(fabric) == "bf16" and fabric.device.type == "cpu" and emulates_bf16():
-        reporter.warn("This CPU has no instructions for bf16 and emulates it, which is far slower: take --precision 32.")
-    if (doubt := method.doubt()) is not None:
-        reporter.warn(doubt)
-    if resume and found is None:
-        raise AdjCompressError(
-            f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
-        )
-    alone = held(folder) if fabric.is_global_zero else nullcontext()
-    with alone, synchronised_batch_norm(method.network, fabric.world_size):
+    with ExitStack() as stack:
+        with together(fabric):
+            if fabric.is_global_zero:
+                config = _config(method, data, recipe, model, seed, fabric) | {"compile": compile, "notes": notes}
+                start_run(folder, resume, config, phase_of or folder)
+                stack.enter_context(held(folder))
+        reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
+        _warn(method, fabric, reporter)
+        if resume and found is None:
+            raise AdjCompressError(
+                f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
+            )
+        stack.enter_context(synchronised_batch_norm(method.network, fabric.world_size))
+        stack.enter_context(warnings.catch_warnings())
+        # DDP's complaint of 1x1 convolutions, whose weights lie in both memory orders at once and their gradients in one
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         training = _Training(method, data, recipe, folder, seed, fabric, reporter, compile, checkpoint_minutes)
         training.go_on_from(found)
         training.run()
         training.finish(tested=phase_of is None)
     fabric.barrier()  # what one process wrote is there for all
     return open_run(folder)
+
+
+def _warn(method: Method, fabric: Fabric, reporter: Reporter) -> None:
+    if precision_name(fabric) == "bf16" and fabric.device.type == "cpu" and emulates_bf16():
+        reporter.warn("This CPU has no instructions for bf16 and emulates it, which is far slower: take --precision 32.")
+    if (doubt := method.doubt()) is not None:
+        reporter.warn(doubt)
 
 
 class _Training:

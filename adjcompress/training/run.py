@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,6 +120,13 @@ class Run:
             f"{self.folder} is at epoch {position.epoch} of {epochs}: adjcompress train --resume --run {self.folder} goes on "
             "with it."
         )
+
+    def waiting(self, method: Method) -> Collection[str]:
+        """The networks of its `method` that have not begun to learn, in a training that has not ended."""
+        if self.results() is not None:
+            return frozenset()
+        position = self.checkpoint().checkpoint.position
+        return method.waiting(max(0.0, position.epoch / self.config["recipe"]["epochs"] - 1e-9))
 
     def method(self) -> Method:
         """The method with the weights of the newest whole checkpoint, in evaluation mode."""
@@ -263,7 +270,8 @@ def stopped_before(folder: Path) -> Path | None:
     if not base or not number.isdigit():
         return None
     before = folder.with_name(base if number == "2" else f"{base}-{int(number) - 1}")
-    return before if (before / "config.json").is_file() and not (before / RESULTS).is_file() else None
+    begun = any((each / "config.json").is_file() for each in (before, before / SEARCH))
+    return before if begun and not (before / RESULTS).is_file() else None
 
 
 def restore_method(config: Mapping[str, Any], model: nn.Module) -> Method:
@@ -293,9 +301,9 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_text(folder / RESULTS, json.dumps(results, indent=1))
 
 
-def _with_later_options(method: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's entry in config.json; options of a search that a version before did not know have their defaults."""
-    settings = dict(method["settings"])
+def _with_later_options(method: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's entry in config.json; what a version before did not know is as asked, or, of a search, as by default."""
+    settings = {**(asked["settings"] if asked["name"] == method["name"] else {}), **method["settings"]}
     if method["name"] in PHASES:
         defaults = json.loads(json.dumps(asdict(MethodOptions())))
         del defaults["plan"]  # which a search is to find
@@ -312,7 +320,7 @@ def start_run(folder: Path, resume: bool, config: Mapping[str, Any], newest: Pat
         old, asked = dict(open_run(folder).config), json.loads(json.dumps(config))
         old["data"] = asdict(DataSpec(**old["data"]))  # what a version before did not know has its default
         old["recipe"] = Recipe(**old["recipe"]).to_json()
-        old["method"] = _with_later_options(old["method"])
+        old["method"] = _with_later_options(old["method"], asked["method"])
         if not resume:
             raise AdjCompressError(f"{folder} holds a run already: continue it with --resume, or choose another --run.")
         differing = [key for key in _MUST_MATCH if old.get(key) != asked.get(key)]

@@ -18,7 +18,7 @@ from adjcompress.files import write_text
 from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, Taught, check_taken
 from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state, state_checksum, takes_option
 from adjcompress.training.checkpoint import newest_checkpoint
-from adjcompress.training.checks import check_training
+from adjcompress.training.checks import check_joining, check_training
 from adjcompress.training.hardware import Hardware, launch
 from adjcompress.training.loop import fit
 from adjcompress.training.recipes import RECIPES, Recipe
@@ -118,6 +118,8 @@ def train(
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
     check_training(method, data, options.recipe, fabric.world_size)
+    if search:
+        check_joining(cast(Search, method).waiting_then, options.recipe, len(data.train), fabric.world_size)
     if run is None:
         names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
         run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()

@@ -1,7 +1,7 @@
 """How wide is each layer of a small network, and how is it cut?"""
 
 from adjcompress.widths.candidates import Candidates, candidate_widths
-from adjcompress.widths.certificate import Certificate, certify, compare
+from adjcompress.widths.certificate import Certificate, compare
 from adjcompress.widths.channels import ChannelGroup, channel_groups
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.importance import IMPORTANCES, kept_by_place, order_channels_
@@ -18,7 +18,6 @@ __all__ = [
     "GroupWidth",
     "WidthPlan",
     "candidate_widths",
-    "certify",
     "channel_groups",
     "check_slices",
     "compare",

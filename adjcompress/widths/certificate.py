@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Images = TypeVar("Images")
+"""A batch, as both networks take it: a tensor, or the array that a file is fed with."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +41,22 @@ class Certificate:
 
 
 def compare(
-    step: str, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], batches: list[Tensor]
+    step: str, before: Callable[[Images], Tensor], after: Callable[[Images], Tensor], batches: Iterable[Images]
 ) -> Certificate:
-    """Run both networks on the same image batches (N, C, H, W) and measure how their logits (N, classes) differ.
+    """Run both networks on the same image batches (N, C, H, W) and measure how their logits (N, classes[, H, W]) differ.
 
-    Both must be in evaluation mode. A logit that is not finite counts as an infinite difference.
+    Both must be in evaluation mode. A logit that is not finite counts as an infinite difference. Logits of one batch are
+    held at a time: those of every pixel of a split may be more than a machine has memory for.
     """
+    images, logits, answers, agreeing = 0, 0, 0, 0
+    largest, total, scale = 0.0, 0.0, 0.0
     with torch.no_grad():
-        first = torch.cat([before(images).cpu() for images in batches])
-        second = torch.cat([after(images).cpu() for images in batches])
-    return certify(step, first, second)
-
-
-def certify(step: str, before: Tensor, after: Tensor) -> Certificate:
-    """The same from logits (N, classes) that are there already."""
-    first, second = before.double(), after.double()
-    difference = (first - second).abs().nan_to_num(nan=math.inf, posinf=math.inf)
-    return Certificate(
-        step=step,
-        images=len(first),
-        max_difference=difference.max().item(),
-        mean_difference=difference.mean().item(),
-        scale=first.abs().max().item(),
-        agreement=(first.argmax(1) == second.argmax(1)).double().mean().item(),
-    )
+        for batch in batches:
+            first, second = before(batch).cpu().double(), after(batch).cpu().double()
+            difference = (first - second).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+            largest, scale = max(largest, difference.max().item()), max(scale, first.abs().max().item())
+            total += difference.sum().item()
+            same = first.argmax(1) == second.argmax(1)
+            agreeing += int(same.sum())
+            images, logits, answers = images + len(first), logits + first.numel(), answers + same.numel()
+    return Certificate(step, images, largest, total / logits, scale, agreeing / answers)
