@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "adjcompress"
 # Each package may import those before it, and its own.
 ORDER = (
-    ("errors", "files", "machine", "modes", "seeds", "version"),
+    ("errors", "files", "machine", "running", "seeds", "tensors", "version"),
     ("cost",),
     ("models", "data"),
     ("widths",),

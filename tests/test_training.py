@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data, same_images
 from adjcompress.methods import Method, StandardMethod, Terms, decay_groups
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
 from adjcompress.training.checkpoint import checkpoints, load_optimizers_, newest_checkpoint, optimizer_tensors

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import adjcompress as ac
-from adjcompress.modes import copied_with
+from adjcompress.tensors import copied_with
 from adjcompress.widths import channel_groups, check_slices, cut
 from adjcompress.widths.plan import GroupWidth
 from adjcompress.widths.planning import _ranges

@@ -20,7 +20,7 @@ from adjcompress.adjoined.apart import Apart, Succession, widest_cuts
 from adjcompress.adjoined.masks import r_beta_mask
 from adjcompress.adjoined.trunk import FirstConvolution, SharedTrunk, has_hooks
 from adjcompress.errors import AdjCompressError, check_choice
-from adjcompress.modes import aliases, can_name_a_part, owners
+from adjcompress.tensors import aliases, can_name_a_part, owners
 from adjcompress.widths.channels import NORMS
 from adjcompress.widths.plan import Range, WidthPlan
 from adjcompress.widths.surgery import blocks, cut, slice_model

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import evaluating, watching
+from adjcompress.running import evaluating, watching
 from adjcompress.widths.channels import Convolution
 from adjcompress.widths.plan import WidthPlan
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adjcompress.cost.materialise import looked_at
-from adjcompress.modes import deployed_parameters, deployed_part
+from adjcompress.tensors import deployed_parameters, deployed_part
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost.materialise import looked_at
+from adjcompress.running import watching
 
 Kind = Literal["stem", "conv", "depthwise", "grouped", "linear"]
 Pair = tuple[int, int]
@@ -89,21 +90,14 @@ def layer_shapes(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 
 def _layers(network: nn.Module, image: Tensor) -> tuple[Layer, ...]:
     found: list[Layer] = []
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
-            def see(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor, name: str = name) -> None:
-                stem = not found and inputs[0].shape == image.shape
-                found.append(_layer(name, module, inputs[0], outputs, stem))
+    def see(name: str, inputs: Tensor, outputs: Tensor) -> None:
+        stem = not found and inputs.shape == image.shape
+        found.append(_layer(name, layers[name], inputs, outputs, stem))
 
-            hooks.append(module.register_forward_hook(see))
-    try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), watching(layers, see):
+        network(image)
     return tuple(found)
 
 

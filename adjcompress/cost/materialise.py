@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from adjcompress.modes import copied_with, tensors_of
+from adjcompress.tensors import copied_with, tensors_of
 
 Found = TypeVar("Found")
 

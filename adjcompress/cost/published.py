@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost.materialise import materialised
+from adjcompress.running import watching
 
 
 def mult_adds(network: nn.Module, example: Tensor, global_pool: bool = False) -> int:
@@ -23,25 +24,23 @@ def mult_adds(network: nn.Module, example: Tensor, global_pool: bool = False) ->
     window, their DARTS network adaptively, which counts nothing.
     """
     network = materialised(copy.deepcopy(network).to("meta").eval())
-    total = 0
+    modules, total = dict(network.named_modules()), 0
 
-    def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def see(name: str, inputs: Any, output: Any) -> None:
         nonlocal total
+        module = modules[name]
         if isinstance(module, nn.Conv2d):
             total += output[0].numel() * module.weight[0].numel()
         elif isinstance(module, nn.ReLU):
-            total += inputs[0][0].numel()
+            total += inputs[0].numel()
         elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
             sides = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
             total += output[0].numel() * math.prod(sides)
         elif isinstance(module, nn.AdaptiveAvgPool2d) and global_pool:
-            total += inputs[0][0].numel()
+            total += inputs[0].numel()
         elif isinstance(module, nn.Linear):
             total += module.weight.numel() + module.out_features
 
-    hooks = [module.register_forward_hook(see) for module in network.modules()]
-    with torch.no_grad():
+    with torch.no_grad(), watching(modules, see):
         network(torch.zeros(1, *example.shape[1:], device="meta"))
-    for hook in hooks:
-        hook.remove()
     return total

@@ -27,9 +27,10 @@ from adjcompress.deploy.runtime import as_input, runner
 from adjcompress.deploy.trail import keep, run_of
 from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.files import check_output, written_aside, written_together
-from adjcompress.modes import evaluating, kinds
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
+from adjcompress.running import evaluating
 from adjcompress.substitutes import Reconstructed
+from adjcompress.tensors import kinds
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare

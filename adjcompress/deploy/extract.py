@@ -21,8 +21,8 @@ from adjcompress.data import (
 )
 from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import deployed_part
 from adjcompress.packages import PackageInfo, rebuild, save_package
+from adjcompress.tensors import deployed_part
 from adjcompress.training import Run, evaluate_split
 from adjcompress.widths import Certificate, compare, reestimate_batch_norm_
 from adjcompress.widths.channels import BatchNorm

@@ -29,8 +29,8 @@ from adjcompress.methods.options import MethodOptions, check_plan_alone, check_t
 from adjcompress.methods.protocol import Method, Terms, alpha_name, decay_groups
 from adjcompress.methods.substitute import scaled_groups, substituted
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
-from adjcompress.modes import deployed_parameters
 from adjcompress.substitutes import Substitution, apply_substitution
+from adjcompress.tensors import deployed_parameters
 from adjcompress.widths import WidthPlan, plan_like, plan_widths
 
 _PAPERS = Curriculum()

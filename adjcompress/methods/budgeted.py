@@ -19,7 +19,7 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.models.graph import GraphNetwork
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 from adjcompress.supernets import (
     DISCONNECTED,
     Cost,

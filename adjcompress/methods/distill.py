@@ -18,7 +18,7 @@ from adjcompress.methods.protocol import Terms
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.methods.supervised import cross_entropy, refuse_auxiliary, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 from adjcompress.widths import WidthPlan
 
 

@@ -12,7 +12,7 @@ from adjcompress.errors import AdjCompressError
 from adjcompress.methods.options import MethodOptions
 from adjcompress.methods.standard import StandardMethod
 from adjcompress.models.weights import classifier_names
-from adjcompress.modes import last_layer
+from adjcompress.running import last_layer
 from adjcompress.widths import WidthPlan
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -15,9 +15,10 @@ from adjcompress.methods.options import MethodOptions, check_taken
 from adjcompress.methods.protocol import Method, Terms, decay_groups
 from adjcompress.methods.supervised import cross_entropy, tell_progress_
 from adjcompress.methods.teacher import TeacherFile
-from adjcompress.modes import deployed_parameters, evaluating
+from adjcompress.running import evaluating
 from adjcompress.substitutes import Substitute, Substitution, apply_substitution, plan_substitution, weights_made_once
 from adjcompress.substitutes.attention import attention_loss, attention_of, check_attention, stages
+from adjcompress.tensors import deployed_parameters
 
 SCALINGS = {
     "matrix": "each by its own compression, M / N (Eq. 8)",

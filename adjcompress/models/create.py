@@ -23,7 +23,7 @@ from adjcompress.errors import AdjCompressError, check_choice, first_line
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "xresnet18": xresnet.xresnet18,

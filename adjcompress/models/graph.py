@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import can_name_a_part
+from adjcompress.tensors import can_name_a_part
 
 IMAGES = "images"
 

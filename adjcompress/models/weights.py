@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line, shortened
-from adjcompress.modes import last_layer
+from adjcompress.running import last_layer
 
 # What training scripts put around a state dict, and before each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

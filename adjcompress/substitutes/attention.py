@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first, shortened
-from adjcompress.modes import evaluating, watching
+from adjcompress.running import evaluating, watching
 
 _WEIGHT = 3000.0
 _STAGE = re.compile(r"(layer|stage|group|denseblock|transition|block)s?_?\d+$")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first, pick, shortened
-from adjcompress.modes import deployed_parameters, layers_run
+from adjcompress.running import layers_run
 from adjcompress.substitutes.acdc import Acdc
 from adjcompress.substitutes.hashed import Hashed
 from adjcompress.substitutes.layer import Substitute
@@ -25,6 +25,7 @@ from adjcompress.substitutes.low_rank import LowRank
 from adjcompress.substitutes.shuffle import LinearShuffle
 from adjcompress.substitutes.tensor_train import AlignedTensorTrain, TensorTrain
 from adjcompress.substitutes.tucker import Tucker
+from adjcompress.tensors import deployed_parameters
 from adjcompress.widths.planning import named_by
 
 SUBSTITUTES: dict[str, type[Substitute]] = {

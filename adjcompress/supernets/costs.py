@@ -19,7 +19,7 @@ from adjcompress.cost import LatencyTable, count
 from adjcompress.cost.layers import layer_shapes
 from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.models.graph import IMAGES, Graph, GraphNetwork
-from adjcompress.modes import evaluating, watching
+from adjcompress.running import evaluating, watching
 from adjcompress.supernets.architecture import Reach
 from adjcompress.supernets.distributed import distributed_cost
 

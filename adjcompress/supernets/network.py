@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
 from adjcompress.models.graph import IMAGES, GraphNetwork
-from adjcompress.modes import watching
+from adjcompress.running import watching
 from adjcompress.supernets.architecture import Reach
 
 DISCONNECTED = "The gates that are open do not reach the output: train longer, or with a larger --budget."

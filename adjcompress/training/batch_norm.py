@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import evaluating, watching
+from adjcompress.running import evaluating, watching
 from adjcompress.widths.channels import BatchNorm
 
 

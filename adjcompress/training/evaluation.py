@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from adjcompress.data import IGNORED, Central, ImageData, Split, evaluation_batch, evaluation_batches
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from adjcompress.errors import AdjCompressError, ToldElsewhere, check_choice, pick
 from adjcompress.machine import usable_cores
-from adjcompress.modes import kinds
+from adjcompress.tensors import kinds
 
 # float16 is left out: it needs a loss scale whose state would have to be kept, and bf16 needs none.
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}

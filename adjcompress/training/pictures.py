@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adjcompress.data import IGNORED, ImageData, TensorSplit
 from adjcompress.files import written_aside
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 
 PICTURES = "pictures"
 IMAGES = 4

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from adjcompress.errors import AdjCompressError, first_line
-from adjcompress.modes import copied_with
+from adjcompress.tensors import copied_with
 
 Side = Literal["in", "out"]
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

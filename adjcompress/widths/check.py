@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line
-from adjcompress.modes import copied_with, tensors_of
+from adjcompress.tensors import copied_with, tensors_of
 from adjcompress.widths.channels import BatchNorm, Convolution, is_selection, running_modules
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.surgery import slice_model

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, pick
-from adjcompress.modes import evaluating, tensors_of
+from adjcompress.running import evaluating
+from adjcompress.tensors import tensors_of
 from adjcompress.widths.channels import Axis, BatchNorm, ChannelGroup, Convolution, channel_groups, is_selection
 from adjcompress.widths.plan import WidthPlan
 from adjcompress.widths.planning import carriers

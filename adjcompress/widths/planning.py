@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, nearest_first
-from adjcompress.modes import layers_run, owners, tensors_of
+from adjcompress.running import layers_run
+from adjcompress.tensors import owners, tensors_of
 from adjcompress.widths.channels import Axis, ChannelGroup, channel_groups, is_depthwise, sliced_tensors
 from adjcompress.widths.check import check_slices
 from adjcompress.widths.plan import GroupWidth, Range, WidthPlan

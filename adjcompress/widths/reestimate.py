@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import evaluating
+from adjcompress.running import evaluating
 from adjcompress.widths.channels import BatchNorm
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError
-from adjcompress.modes import copied_with, tensors_of
+from adjcompress.tensors import copied_with, tensors_of
 from adjcompress.widths.channels import BatchNorm, Convolution
 from adjcompress.widths.plan import Range, WidthPlan
 

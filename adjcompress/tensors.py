@@ -1,35 +1,15 @@
-"""How is a network looked at, or copied in part, without being changed?"""
+"""Which tensors has a network, under which names, and which of them leave training?"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Within the block the networks are in evaluation mode, without gradients; every module then is in the mode it was in."""
-    modes = {module: module.training for network in networks for module in network.modules()}
-    for network in networks:
-        network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def can_name_a_part(name: str) -> bool:
-    """Whether nn.ModuleDict can hold a part of a network by this name: it is not empty, has no dot, and is none of its own."""
-    return bool(name) and "." not in name and not hasattr(nn.ModuleDict(), name)
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
@@ -87,30 +67,6 @@ def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
-@contextmanager
-def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Any, Any], None]) -> Iterator[None]:
-    """Within the block `see` is told whenever one of the layers has run: its name, its first input, its output."""
-
-    def telling(name: str) -> Callable[..., None]:
-        return lambda _layer, inputs, output: see(name, inputs[0] if inputs else None, output)
-
-    hooks = [layer.register_forward_hook(telling(name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def last_layer(network: nn.Module, example: Tensor) -> str:
-    """The convolution or linear layer that runs last on a batch (N, C, H, W): the classifier, wherever it is declared."""
-    return layers_run(network, example)[-1]
-
-
-def layers_run(network: nn.Module, example: Tensor) -> list[str]:
-    """The convolutions and linear layers that run on a batch (N, C, H, W), in the order in which they do."""
-    ran: list[str] = []
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    with evaluating(network), watching(layers, lambda name, *_: ran.append(name)):
-        network(example[:1])
-    return ran
+def can_name_a_part(name: str) -> bool:
+    """Whether nn.ModuleDict can hold a part of a network by this name: it is not empty, has no dot, and is none of its own."""
+    return bool(name) and "." not in name and not hasattr(nn.ModuleDict(), name)
