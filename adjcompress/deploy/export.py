@@ -183,19 +183,7 @@ def _exported(
     progress: Callable[[str], None],
 ) -> ExportReport:
     info = package_info(package)
-    if data.classes != info.classes:
-        theirs, ours = (shortened(names, 3) for names in (data.classes, info.classes))
-        raise AdjCompressError(
-            f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
-            f"({theirs}): give the data it was trained on with --data."
-        )
-    seen, given = ((each.size, each.mean, each.std) for each in (info.preprocessing, data.preprocessing))
-    if seen != given:
-        raise AdjCompressError(
-            f"{package} sees images of {seen[0][0]}x{seen[0][1]} pixels (mean {seen[1]}, std {seen[2]}), and "
-            f"{data.spec.source} is read as {given[0][0]}x{given[0][1]} (mean {given[1]}, std {given[2]}): read the data as it "
-            "was read for training."
-        )
+    _check_data(package, info, data)
     pixels = first_pixels(data, data.validation, max(_BATCHES))
     example = pixels if options.preprocess else data.preprocessing.normalise(pixels)
     network, metadata = load_package(package), onnx_metadata(info)
@@ -210,6 +198,20 @@ def _exported(
     check_int8(int8, data)
     if options.float16 or options.external_data:
         raise AdjCompressError("--int8 goes with neither --fp16 nor --external-data: export them to files of their own.")
+    return _exported_in_int8(network, path, example, data, options, int8, metadata, progress)
+
+
+def _exported_in_int8(
+    network: nn.Module,
+    path: Path,
+    example: Tensor,
+    data: ImageData,
+    options: ExportOptions,
+    int8: Int8Options,
+    metadata: Mapping[str, str],
+    progress: Callable[[str], None],
+) -> ExportReport:
+    """By way of a float file, all of its weights dense, which is compared with torch first."""
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float.onnx"
         dense = replace(options, materialise=True)
@@ -233,6 +235,23 @@ def _exported(
         int8=quantised,
         reconstructed=quantised.reconstructed,
     )
+
+
+def _check_data(package: Path, info: PackageInfo, data: ImageData) -> None:
+    """Refuse data of other classes than the package knows, and data that is shown in another way."""
+    if data.classes != info.classes:
+        theirs, ours = (shortened(names, 3) for names in (data.classes, info.classes))
+        raise AdjCompressError(
+            f"{package} knows {len(info.classes)} classes ({ours}) and {data.spec.source} has {len(data.classes)} "
+            f"({theirs}): give the data it was trained on with --data."
+        )
+    seen, given = ((each.size, each.mean, each.std) for each in (info.preprocessing, data.preprocessing))
+    if seen != given:
+        raise AdjCompressError(
+            f"{package} sees images of {seen[0][0]}x{seen[0][1]} pixels (mean {seen[1]}, std {seen[2]}), and "
+            f"{data.spec.source} is read as {given[0][0]}x{given[0][1]} (mean {given[1]}, std {given[2]}): read the data as it "
+            "was read for training."
+        )
 
 
 def export_full(run: Run) -> tuple[Path, Path] | None:

@@ -21,6 +21,8 @@ from adjcompress.data import (
 )
 from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
+from adjcompress.methods import Method
+from adjcompress.models import ModelSpec
 from adjcompress.packages import PackageInfo, rebuild, save_package
 from adjcompress.tensors import deployed_part
 from adjcompress.training import Run, evaluate_split
@@ -81,38 +83,26 @@ def extract_package(
     if tuple(data.classes) != run.classes:
         raise AdjCompressError(f"The classes of {data.spec.source} are no longer those that {run.folder} was trained on.")
     method = run.method()
-    networks = method.deployables()
-    name = _only_small(list(networks), run) if deployable is None else deployable
-    if name not in networks:
-        smalls = [each for each in networks if each != "full"]
-        alone = f" Without --alpha, {smalls[0]} is taken." if len(smalls) == 1 else ""
-        raise AdjCompressError(f"{run.folder} has no network {name}; it has {', '.join(networks)}.{alone}")
-    unfinished = run.unfinished()
-    if name in run.waiting(method):
-        raise AdjCompressError(f"Network {name} has not begun to learn yet: {unfinished}")
-    plan = method.plan_of(name)
-    network = networks[name]
-    without = getattr(network, "deployed_options", {})
-    spec = replace(run.model, options={**run.model.options, **method.options_of(name), **without})
-    rebuilt = rebuild(spec, plan, deployed_part(network, network.state_dict()), method.substitution).eval()
+    name = _chosen(run, method, deployable)
+    spec, network = _rebuilt(run, method, name)
+    if reestimate and not any(isinstance(module, BatchNorm) for module in network.modules()):
+        raise AdjCompressError(f"--reestimate measures batch norms anew, and {name} has none: leave it out.")
     images = data.preprocessing.normalise(first_pixels(data, data.validation, _IMAGES))
-    certificate = compare("slice", lambda batch: method.logits(batch)[name], rebuilt, [images])
+    certificate = compare("slice", lambda batch: method.logits(batch)[name], network, [images])
     if certificate.max_difference != 0:
         raise AdjCompressError(
             f"The extracted {name} differs from the network in training by {certificate.max_difference:.3g}: "
             "the network computes something that its weights do not determine."
         )
     seen = augmentation(run.config["recipe"]["augmentation"], data)
-    if reestimate and not any(isinstance(module, BatchNorm) for module in rebuilt.modules()):
-        raise AdjCompressError(f"--reestimate measures batch norms anew, and {name} has none: leave it out.")
-    reestimated = _reestimated_(rebuilt, data, seen, images) if method.reestimates or reestimate else None
-    score = evaluate_split({name: rebuilt}, data, data.test)[name]
+    reestimated = _reestimated_(network, data, seen, images) if method.reestimates or reestimate else None
+    score = evaluate_split({name: network}, data, data.test)[name]
     path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
     info = save_package(
-        rebuilt,
+        network,
         path,
         model=spec,
-        plan=plan,
+        plan=method.plan_of(name),
         name=name,
         classes=data.classes,
         preprocessing=data.preprocessing,
@@ -121,11 +111,41 @@ def extract_package(
         certificates=[certificate, *([reestimated] if reestimated else [])],
         substitution=method.substitution,
     )
-    whole = count(networks["full"] if "full" in networks else run.model.build(), info.preprocessing.example())
-    beside = "full" if "full" in networks else method.compared_with or "full"
-    report = ExtractReport(path, info, whole.parameters, whole.macs, certificate, reestimated, unfinished, beside)
+    beside, whole = _compared_with(run, method)
+    costs = count(whole, info.preprocessing.example())
+    report = ExtractReport(path, info, costs.parameters, costs.macs, certificate, reestimated, run.unfinished(), beside)
     keep(run.folder, "extract", str(path), report.to_json())
     return report
+
+
+def _chosen(run: Run, method: Method, deployable: str | None) -> str:
+    """The network that is asked for; one that the run does not have, or that has not begun to learn, is an error."""
+    names = list(method.deployables())
+    name = _only_small(names, run) if deployable is None else deployable
+    if name not in names:
+        smalls = [each for each in names if each != "full"]
+        alone = f" Without --alpha, {smalls[0]} is taken." if len(smalls) == 1 else ""
+        raise AdjCompressError(f"{run.folder} has no network {name}; it has {', '.join(names)}.{alone}")
+    if name in run.waiting(method):
+        raise AdjCompressError(f"Network {name} has not begun to learn yet: {run.unfinished()}")
+    return name
+
+
+def _rebuilt(run: Run, method: Method, name: str) -> tuple[ModelSpec, nn.Module]:
+    """What a package will say of the network, and the network that it will then give, in evaluation mode."""
+    network = method.deployables()[name]
+    without = getattr(network, "deployed_options", {})
+    spec = replace(run.model, options={**run.model.options, **method.options_of(name), **without})
+    state = deployed_part(network, network.state_dict())
+    return spec, rebuild(spec, method.plan_of(name), state, method.substitution).eval()
+
+
+def _compared_with(run: Run, method: Method) -> tuple[str, nn.Module]:
+    """The network beside which the costs are told, by what it is called: the full one, or what the run began with."""
+    networks = method.deployables()
+    if "full" in networks:
+        return "full", networks["full"]
+    return method.compared_with or "full", run.model.build()
 
 
 def _reestimated_(network: nn.Module, data: ImageData, augment: Augmentation, images: Tensor) -> Certificate:
