@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError
+
 T = TypeVar("T")
 
 
@@ -57,8 +59,16 @@ def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `network` that holds `tensors` in place of its own of these names, which are not copied.
 
     So a copy in another precision, or of a part of the channels, takes no more memory than it needs. A parameter's
-    replacement becomes a parameter, and takes the place of every name that the parameter has.
+    replacement becomes a parameter, and takes the place of every name that the parameter has. A tensor of a module's that is
+    computed from others, as torch.nn.utils.prune leaves a weight, is an AdjCompressError: torch copies none.
     """
+    for module_name, module in network.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise AdjCompressError(
+                    f"{f'{module_name}.{name}'.lstrip('.')} is computed from other tensors, so the network cannot be copied: "
+                    "make it a parameter first, as torch.nn.utils.prune.remove does."
+                )
     memo: dict[int, Any] = {}
     for name, own in tensors_of(network).items():
         if name in tensors:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from conftest import TinyNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 import adjcompress as ac
+
+IMAGE = torch.zeros(1, 3, 32, 32)
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,6 +76,22 @@ class OwnTensors(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         y = self.conv(images)
         return y * torch.ones(4, 1, 1) if y.sum().item() > 0 else y
+
+
+def test_what_cannot_be_counted_is_said() -> None:
+    network = ac.create_model("cifar_resnet20", 10)
+    with pytest.raises(
+        ac.AdjCompressError, match=r"CifarResNet does not take an image batch of shape \(1, 1, 32, 32\): Given groups"
+    ):
+        ac.count(network, torch.zeros(1, 1, 32, 32))
+    prune.random_unstructured(network.layer1[0].conv1, "weight", 0.5)
+    for look in (lambda: ac.count(network, IMAGE), lambda: ac.plan_widths(network, IMAGE, 2)):
+        with pytest.raises(
+            ac.AdjCompressError, match=r"layer1\.0\.conv1\.weight is computed from other tensors.*prune\.remove"
+        ):
+            look()
+    prune.remove(network.layer1[0].conv1, "weight")
+    assert ac.count(network, IMAGE).parameters == ac.count(ac.create_model("cifar_resnet20", 10), IMAGE).parameters
 
 
 def test_a_network_that_cannot_run_without_values_is_counted_all_the_same() -> None:

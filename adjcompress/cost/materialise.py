@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from adjcompress.errors import AdjCompressError, first_line
 from adjcompress.tensors import copied_with, tensors_of
 
 Found = TypeVar("Found")
@@ -18,14 +19,19 @@ def looked_at(network: nn.Module, example: Tensor, look: Callable[[nn.Module, Te
     """What `look` finds in a plain copy of `network`, in evaluation mode, and one image of zeros as those of `example`.
 
     Copy and image are on the meta device, where nothing is computed; on the CPU where the network does not allow that: its
-    forward makes tensors of its own, or reads a value.
+    forward makes tensors of its own, or reads a value. An image that it does not take is an AdjCompressError.
     """
     abstract = copied_with(network, {name: tensor.to("meta") for name, tensor in tensors_of(network).items()}).to("meta")
     image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
     try:
         return look(materialised(abstract).eval(), image.to("meta"))
     except RuntimeError:
-        return look(materialised(network).cpu().eval(), image)
+        try:
+            return look(materialised(network).cpu().eval(), image)
+        except RuntimeError as error:
+            raise AdjCompressError(
+                f"{type(network).__name__} does not take an image batch of shape {tuple(example.shape)}: {first_line(error)}."
+            ) from error
 
 
 def materialised(network: nn.Module) -> nn.Module:
