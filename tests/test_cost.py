@@ -80,15 +80,11 @@ class OwnTensors(nn.Module):
 
 def test_what_cannot_be_counted_is_said() -> None:
     network = ac.create_model("cifar_resnet20", 10)
-    with pytest.raises(
-        ac.AdjCompressError, match=r"CifarResNet does not take an image batch of shape \(1, 1, 32, 32\): Given groups"
-    ):
+    with pytest.raises(ac.AdjCompressError, match=r"CifarResNet does not take an image batch of shape \(1, 1, 32, 32\): "):
         ac.count(network, torch.zeros(1, 1, 32, 32))
     prune.random_unstructured(network.layer1[0].conv1, "weight", 0.5)
     for look in (lambda: ac.count(network, IMAGE), lambda: ac.plan_widths(network, IMAGE, 2)):
-        with pytest.raises(
-            ac.AdjCompressError, match=r"layer1\.0\.conv1\.weight is computed from other tensors.*prune\.remove"
-        ):
+        with pytest.raises(ac.AdjCompressError, match=r"layer1\.0\.conv1\.weight is computed from other .*prune\.remove"):
             look()
     prune.remove(network.layer1[0].conv1, "weight")
     assert ac.count(network, IMAGE).parameters == ac.count(ac.create_model("cifar_resnet20", 10), IMAGE).parameters
