@@ -4,7 +4,7 @@ Every way has the same network, data, recipe and evaluation, so that they differ
 in multiply-adds of training; where a row has the adjoined run's, its epochs are as many as that buys. Protocols:
 
     cpu       ResNet-18, 7x7 stem, on 20,000 images of CIFAR-100 less the tenth that is held out; 40 epochs of SGD; alpha 8
-    gpu       ResNet-50 on all of CIFAR-100 by the papers' recipe, 150 epochs; alphas 4, 8 and 16; compiled
+    gpu       ResNet-50 on CIFAR-100 less that tenth, by the papers' recipe, 150 epochs; alphas 4, 8 and 16; compiled
     finetune  CIFAR ResNet-56 from trained weights (--weights) on 30,000 images of CIFAR-10; 10 epochs; alpha 2
     gpu-resnet18, gpu-xresnet50 and gpu-xresnet18 are gpu of other networks and stems, finetune-resnet20 finetune of another
 

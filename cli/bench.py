@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 @click.option(
     "--table",
     type=click.Path(path_type=Path),
-    help="Instead, measure every layer of a network at every width into this file, to predict plans from. Resumable.",
+    help="Instead, measure the layers of a network that may be cut into this file, at widths from which any plan is predicted. "
+    "Resumable.",
 )
 @click.option("--model", help="With --table: the network. [default: the newest run's]")
 @click.option(
@@ -145,7 +146,8 @@ def bench(
             report = _on_gpu(report, packages or (*files, *([reference] if reference else [])), duration)
     assert report is not None
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
-    for run in dict.fromkeys(found for found in map(run_of, files) if found is not None):
+    timed = [*files, *([reference] if reference else [])]
+    for run in dict.fromkeys(found for found in map(run_of, timed) if found is not None):
         opened = open_run(run)
         keep_timings(opened, report)
         write_report(opened)

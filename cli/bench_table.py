@@ -136,4 +136,4 @@ def _print(report: TableReport, name: str, example: Tensor) -> None:
         )
     if report.doubt is not None:
         click.echo(report.doubt)
-    click.echo("It predicts every width plan of this network: adjcompress.read_table(path).predict(network, example).")
+    click.echo("It predicts every width plan of these layers: adjcompress.read_table(path).predict(network, example).")

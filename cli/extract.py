@@ -11,7 +11,12 @@ from adjcompress_cli.show import millions, output_options, percent, show, table
 @click.command()
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: the newest]")
 @click.option("--alpha", type=float, help="Which small network: full width / alpha; 1 is the full one. [default: the only one]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The package. [default: small-alpha<alpha>.safetensors]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The package. [default: small-<network>.safetensors, full.safetensors]",
+)
 @click.option("--reestimate", is_flag=True, help="Measure its batch norms anew, on 5,000 training images.")
 @output_options
 def extract(run: Path | None, alpha: float | None, output: Path | None, reestimate: bool, as_json: bool, quiet: bool) -> None:

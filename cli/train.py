@@ -56,7 +56,7 @@ _SECTIONS = {
     type=float,
     multiple=True,
     help="Full width / small width; repeat it for several small networks, or, with dan, for candidates. "
-    "[default: 8; dan: 1 2 4 8; standard: none]",
+    "[default: 8; dan: 1 2 4 8; standard, dropout: none]",
 )
 @click.option(
     "--budget",

@@ -4,7 +4,7 @@
 
 The same through the command line, in the folder that holds this file:
 
-    adjcompress train --model own_model:network --alpha 4
+    adjcompress train --model own_model:network --alpha 4 --way papers --epochs 10
     adjcompress extract
     adjcompress export model.onnx
 """

@@ -149,7 +149,7 @@ def export_onnx(
 
 
 def export_package(
-    package: Path,
+    package: str | Path,
     path: str | Path,
     data: ImageData,
     options: ExportOptions = ExportOptions(),
@@ -161,6 +161,7 @@ def export_package(
     Calibration takes training images, the accuracy check the validation split. `progress` hears what is being done. The report
     is kept with the run that the package came from, for `write_report`, where that is known here.
     """
+    package = Path(package)
     report = _exported(package, Path(path), data, options, int8, progress)
     run = run_of(package)
     if run is not None:

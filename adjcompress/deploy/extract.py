@@ -68,7 +68,7 @@ class ExtractReport:
 
 
 def extract_package(
-    run: Run, deployable: str | None = None, output: Path | None = None, reestimate: bool = False
+    run: Run, deployable: str | None = None, output: str | Path | None = None, reestimate: bool = False
 ) -> ExtractReport:
     """Cut a network out of a run and write it as a package.
 
@@ -97,7 +97,7 @@ def extract_package(
     seen = augmentation(run.config["recipe"]["augmentation"], data)
     reestimated = _reestimated_(network, data, seen, images) if method.reestimates or reestimate else None
     score = evaluate_split({name: network}, data, data.test)[name]
-    path = output or Path("full.safetensors" if name == "full" else f"small-{name}.safetensors")
+    path = Path(output or ("full.safetensors" if name == "full" else f"small-{name}.safetensors"))
     info = save_package(
         network,
         path,
