@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+CANNOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What a network raises that is given images which it does not take."""
+
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:

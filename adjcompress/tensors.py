@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from adjcompress.errors import AdjCompressError
+from adjcompress.errors import AdjCompressError, shortened
 
 T = TypeVar("T")
 
@@ -59,22 +59,35 @@ def copied_with(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `network` that holds `tensors` in place of its own of these names, which are not copied.
 
     So a copy in another precision, or of a part of the channels, takes no more memory than it needs. A parameter's
-    replacement becomes a parameter, and takes the place of every name that the parameter has. A tensor of a module's that is
-    computed from others, as torch.nn.utils.prune leaves a weight, is an AdjCompressError: torch copies none.
+    replacement becomes a parameter, and takes the place of every name that the parameter has. Torch copies no tensor that is
+    computed from others, as torch.nn.utils.prune leaves a weight: an AdjCompressError names it.
     """
-    for module_name, module in network.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                raise AdjCompressError(
-                    f"{f'{module_name}.{name}'.lstrip('.')} is computed from other tensors, so the network cannot be copied: "
-                    "make it a parameter first, as torch.nn.utils.prune.remove does."
-                )
     memo: dict[int, Any] = {}
     for name, own in tensors_of(network).items():
         if name in tensors:
             new = tensors[name].detach()
             memo[id(own)] = nn.Parameter(new, own.requires_grad) if isinstance(own, nn.Parameter) else new
-    return copy.deepcopy(network, memo)
+    try:
+        return copy.deepcopy(network, memo)
+    except RuntimeError as error:
+        computed = _computed(network)
+        if not computed:
+            raise
+        raise AdjCompressError(
+            f"{shortened(computed)} cannot be copied, and so neither can the network: it is computed from other tensors. Make "
+            "a pruned weight a plain one by torch.nn.utils.prune.remove, one under weight norm by remove_weight_norm; keep no "
+            "other."
+        ) from error
+
+
+def _computed(network: nn.Module) -> list[str]:
+    """The tensors that modules hold beside parameters and buffers, and that have a history."""
+    return [
+        f"{module_name}.{name}".lstrip(".")
+        for module_name, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
 
 
 def can_name_a_part(name: str) -> bool:

@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("data"), help="where torchvision keeps what it downloads")
     arguments = parser.parse_args()
-    data = arrays(arguments.data, arguments.folder)
+    data: dict[str, Any] = arrays(arguments.data, arguments.folder)
     kept = balanced(data["y_train"], arguments.images)
     data |= {name: data[name][kept] for name in ("x_train", "y_train")}
-    np.savez_compressed(arguments.output, allow_pickle=False, **data)
+    np.savez_compressed(arguments.output, **data)
     found = f"{len(kept):,} training images, {len(data['y_test']):,} for testing, {len(data['classes'])} classes"
     print(f"{arguments.output}: {found}")
 

@@ -107,6 +107,7 @@ def bench(
 
     from adjcompress.bench import benchmark, keep_timings
     from adjcompress.deploy import run_of
+    from adjcompress.errors import AdjCompressError
     from adjcompress.files import check_output, system_errors, write_text
     from adjcompress.report import write_report
     from adjcompress.training import open_run
@@ -148,9 +149,12 @@ def bench(
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
     timed = [*files, *([reference] if reference else [])]
     for run in dict.fromkeys(found for found in map(run_of, timed) if found is not None):
-        opened = open_run(run)
-        keep_timings(opened, report)
-        write_report(opened)
+        try:
+            opened = open_run(run)
+            keep_timings(opened, report)
+            write_report(opened)
+        except AdjCompressError as error:  # the figures are there, and are shown
+            warn(str(error))
     for warning in report.warnings:
         if not quiet:
             warn(warning)

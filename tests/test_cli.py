@@ -24,6 +24,7 @@ import adjcompress as ac
 from adjcompress.bench import measure_table
 from adjcompress.data.augment import _AUGMENTATIONS
 from adjcompress.deploy import block_channels
+from adjcompress.files import checksum
 from adjcompress.training import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -533,18 +534,24 @@ def test_a_network_that_has_not_begun_to_learn_is_not_extracted(monkeypatch: pyt
     def killed(*_: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr("adjcompress.adjoined.AdjoinedNetwork.learn_together_", killed)
-    with pytest.raises(Killed):
-        run("train", *recipe, "--small-first", "0.5", "--run", "it")
+    with monkeypatch.context() as patch:
+        patch.setattr("adjcompress.adjoined.AdjoinedNetwork.learn_together_", killed)
+        with pytest.raises(Killed):
+            run("train", *recipe, "--small-first", "0.5", "--run", "it")
     result = run("extract", "--run", "it", "--alpha", "1")
     assert result.exit_code == 1 and "Network full has not begun to learn yet: it is at epoch 2 of 4" in result.stderr
-    for command in (("extract", "--run", "it"), ("export", "model.onnx"), ("bench", "--duration", "0.1")):
-        assert run(*command).exit_code == 0
+    assert "This training has not ended" in run("extract", "--run", "it").stdout
+    for asked in (("export", "model.onnx"), ("bench", "--duration", "0.1")):
+        assert run(*asked).exit_code == 0
     timed = json.loads(Path("bench.json").read_text())["timings"]
     assert [timing["path"] for timing in timed] == ["model.onnx", "it/full.onnx"]
     kept = json.loads(Path("it/deployed.json").read_text())
     assert kept["export"]["it/full.onnx"]["untrained"] and len(next(iter(kept["bench"].values()))["timings"]) == 2
-    assert "This training has not ended" in run("extract", "--run", "it").stdout
+    for asked in (("train", "--resume", "--run", "it"), ("extract",), ("export", "model.onnx"), ("bench", "--duration", "0.1")):
+        assert run(*asked).exit_code == 0
+    exported = json.loads(Path("it/deployed.json").read_text())["export"].values()
+    (full,) = (each for each in exported if each["sha256"] == checksum(Path("it/full.onnx")))
+    assert "untrained" not in full
 
 
 @pytest.mark.usefixtures("tiny_run")

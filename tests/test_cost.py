@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,13 +79,27 @@ class OwnTensors(nn.Module):
         return y * torch.ones(4, 1, 1) if y.sum().item() > 0 else y
 
 
-def test_what_cannot_be_counted_is_said() -> None:
+def test_what_cannot_be_counted_is_said(tmp_path: Path) -> None:
     network = ac.create_model("cifar_resnet20", 10)
-    with pytest.raises(ac.AdjCompressError, match=r"CifarResNet does not take an image batch of shape \(1, 1, 32, 32\): "):
+    with pytest.raises(
+        ac.AdjCompressError, match=r"CifarResNet does not take an image batch of shape \(1, 1, 32, 32\), torch\.float32: Given"
+    ):
         ac.count(network, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ac.AdjCompressError, match=r"VisionTransformer does not take an image batch.*Wrong image height"):
+        ac.count(ac.create_model("vit_b_16", 10, image_size=224), IMAGE)
+
+    class Unwritten(nn.Module):
+        pass
+
+    with pytest.raises(NotImplementedError):
+        ac.count(Unwritten(), IMAGE)
     prune.random_unstructured(network.layer1[0].conv1, "weight", 0.5)
-    for look in (lambda: ac.count(network, IMAGE), lambda: ac.plan_widths(network, IMAGE, 2)):
-        with pytest.raises(ac.AdjCompressError, match=r"layer1\.0\.conv1\.weight is computed from other .*prune\.remove"):
+    for look in (
+        lambda: ac.count(network, IMAGE),
+        lambda: ac.plan_widths(network, IMAGE, 2),
+        lambda: ac.export_onnx(network.eval(), tmp_path / "a.onnx", IMAGE),
+    ):
+        with pytest.raises(ac.AdjCompressError, match=r"layer1\.0\.conv1\.weight cannot be copied.*prune\.remove"):
             look()
     prune.remove(network.layer1[0].conv1, "weight")
     assert ac.count(network, IMAGE).parameters == ac.count(ac.create_model("cifar_resnet20", 10), IMAGE).parameters

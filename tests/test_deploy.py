@@ -492,6 +492,13 @@ def test_what_was_made_of_a_run_is_kept_with_it(tiny_run: Run, monkeypatch: pyte
     keep(Path("runs/second"), "export", "a.onnx", {"bytes": 4})
     keep(tiny_run.folder, "extract", "a.safetensors", {"bytes": 5})  # the first was written last, but not this file
     assert run_of(Path("a.onnx")) == Path("runs/second") and run_of(Path("sub/moved.onnx")) == tiny_run.folder
+    content = json.loads((tiny_run.folder / "deployed.json").read_text())
+    content["export"]["old.onnx"] = {"bytes": 6}  # a version before kept its name alone
+    (tiny_run.folder / "deployed.json").write_text(json.dumps(content))
+    Path("old.onnx").write_text("what that version made")
+    assert run_of(Path("old.onnx")) == tiny_run.folder
+    keep(Path("runs/second"), "export", "old.onnx", {})
+    assert run_of(Path("old.onnx")) == Path("runs/second")
     shutil.copytree(tiny_run.folder, "runs/other")
     Path("runs/other/deployed.json").write_text("{")  # newer, damaged, and none of this file's business
     assert run_of(Path("a.onnx")) == Path("runs/second")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 import adjcompress as ac
 from adjcompress.data import DataSpec, read_data, same_images
-from adjcompress.methods import Method, StandardMethod, Terms, decay_groups
+from adjcompress.methods import METHODS, Method, MethodOptions, StandardMethod, Terms, decay_groups
 from adjcompress.running import evaluating
 from adjcompress.training import Run, evaluate, hardware_of
 from adjcompress.training.batch_norm import synchronised_batch_norm
@@ -221,11 +222,31 @@ def test_a_run_of_a_version_that_knew_less_of_its_method_goes_on(
     tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = interrupted()
-    config = json.loads((folder / "config.json").read_text())
-    del config["method"]["settings"]["detach"]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert go_on(digits).ended()["epochs"] == 3
+
+    def fitted(**how: Any) -> Run:
+        spec = ac.ModelSpec("conftest:TinyNet", 10, image_size=32)
+        method = METHODS["dropout"].build(spec.build(), digits.preprocessing.example(2), MethodOptions(dropout=0.3))
+        return ac.fit(method, digits, ac.recipe("quick").changed(epochs=2, batch_size=60), "run", model=spec, **how)
+
+    with pytest.raises(Stop):
+        fitted(reporter=StopAfter(1))
+    config = json.loads(Path("run/config.json").read_text())
+    del config["method"]["settings"]["classifier"]
+    Path("run/config.json").write_text(json.dumps(config))
+    assert fitted(resume=True).ended()["epochs"] == 2
+
+
+def test_a_run_does_not_go_on_by_another_curriculum(
+    tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupted()
+    spec, method = tiny_method(digits)
+    recipe = ac.recipe("quick").changed(epochs=3, batch_size=32)
+    assert isinstance(method, ac.AdjoinedMethod)
+    other = ac.AdjoinedMethod(method.network, curriculum=ac.Curriculum(small_first=0.3, widen="zeros"))
+    with pytest.raises(ac.AdjCompressError, match="run was started with another method"):
+        ac.fit(other, digits, recipe, "run", model=spec, resume=True)
 
 
 def test_two_processes_do_not_train_in_one_run(tmp_path: Path, digits: ac.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:

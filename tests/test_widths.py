@@ -438,6 +438,9 @@ def test_reestimated_statistics_are_the_mean_over_the_batches() -> None:
     assert torch.allclose(network[0].running_mean, means, atol=1e-6)
     assert torch.allclose(network[0].running_var, variances, atol=1e-5)
     assert network.training and network[0].momentum == 0.1
+    uneven = [batches[0], batches[1][:2]]  # ten images: each of the second batch is one of them
+    ac.reestimate_batch_norm_(network, uneven)
+    assert torch.allclose(network[0].running_mean, torch.cat(uneven).mean((0, 2, 3)), atol=1e-6)
     before = network[0].running_mean.clone()
     with pytest.raises(ac.AdjCompressError, match="0 batches"):
         ac.reestimate_batch_norm_(network, [])

@@ -24,7 +24,7 @@ class FileFacts:
     """`parameters`: those of the network before export where the file tells, else numbers of its initialisers.
 
     `macs` for one image, `bytes` of the file and its external data, `input_shape` (channels, height, width) or, of raw
-    pixels, (height, width, channels), `input_type` "float32" or "uint8". `sha256`: of the file's content.
+    pixels, (height, width, channels), `input_type` "float32" or "uint8". `sha256`: of the file, without external data.
     """
 
     path: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.running import CANNOT_RUN
 from adjcompress.tensors import copied_with, tensors_of
 
 Found = TypeVar("Found")
@@ -25,18 +25,22 @@ def looked_at(network: nn.Module, example: Tensor, look: Callable[[nn.Module, Te
     image = torch.zeros((1, *example.shape[1:]), dtype=example.dtype)
     try:
         return look(materialised(abstract).eval(), image.to("meta"))
-    except RuntimeError:
-        try:
-            return look(materialised(network).cpu().eval(), image)
-        except RuntimeError as error:
-            raise AdjCompressError(
-                f"{type(network).__name__} does not take an image batch of shape {tuple(example.shape)}: {first_line(error)}."
-            ) from error
+    except CANNOT_RUN:
+        pass
+    try:
+        return look(materialised(network).cpu().eval(), image)
+    except (NotImplementedError, RecursionError, torch.OutOfMemoryError):
+        raise  # which are RuntimeErrors too, and not of the image
+    except CANNOT_RUN as error:
+        raise AdjCompressError(
+            f"{type(network).__name__} does not take an image batch of shape {tuple(example.shape)}, {example.dtype}: "
+            f"{first_line(error)}."
+        ) from error
 
 
 def materialised(network: nn.Module) -> nn.Module:
     """A copy in which every layer that offers its plain form, by a method `materialised()`, is replaced by it."""
-    result = copy.deepcopy(network)
+    result = copied_with(network, {})
     return _plain(result) or _with_plain_layers_(result)
 
 

@@ -29,8 +29,8 @@ from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.files import check_output, written_aside, written_together
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
 from adjcompress.running import evaluating
-from adjcompress.substitutes import Reconstructed
-from adjcompress.tensors import kinds
+from adjcompress.substitutes import Reconstructed, Substitution, apply_substitution
+from adjcompress.tensors import copied_with, kinds
 from adjcompress.training import Run
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.widths import Certificate, compare
@@ -266,7 +266,7 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     if "full" not in method.deployables():
         return None if method.compared_with is None else _export_untrained(run, method.compared_with)
     if "full" in run.waiting(method):
-        return _export_untrained(run, "full")
+        return _export_untrained(run, "full", method.substitution)
     package, path = run.folder / "full.safetensors", run.folder / "full.onnx"
     found = newest_checkpoint(run.folder)
     newest = found.folder.stat().st_mtime if found else 0.0
@@ -276,12 +276,22 @@ def export_full(run: Run) -> tuple[Path, Path] | None:
     return package, path
 
 
-def _export_untrained(run: Run, name: str) -> tuple[Path, Path]:
-    """The network from which a run made another, with fresh weights."""
+def _export_untrained(run: Run, name: str, substitution: Substitution | None = None) -> tuple[Path, Path]:
+    """The network that a run began with, under the name of what it is compared with, with fresh weights."""
     package, path = run.folder / f"{name}.safetensors", run.folder / f"{name}.onnx"
     if not (package.is_file() and path.is_file()):
         network = run.model.build().eval()
-        info = save_package(network, package, model=run.model, name=name, classes=run.classes, preprocessing=run.preprocessing)
+        if substitution is not None:
+            network = apply_substitution(network, substitution, approximate=False)
+        info = save_package(
+            network,
+            package,
+            model=run.model,
+            name=name,
+            classes=run.classes,
+            preprocessing=run.preprocessing,
+            substitution=substitution,
+        )
         size = info.preprocessing.example(max(_BATCHES)).shape
         images = torch.randn(size, generator=torch.Generator().manual_seed(0))  # it has learnt none
         exported = export_onnx(network, path, images, metadata=onnx_metadata(info))
@@ -351,7 +361,7 @@ def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) 
             f"The example of an export is {example.dtype} {tuple(example.shape)}; images (N, 3, H, W) of {wanted} are "
             "expected, at least one."
         )
-    with evaluating(moved := copy.deepcopy(network).cpu()):
+    with evaluating(moved := copied_with(network, {}).cpu()):
         try:
             logits = moved(example[:1].float())
         except (RuntimeError, ValueError, TypeError, IndexError) as error:

@@ -90,12 +90,14 @@ def deployed(run: Path) -> dict[str, dict[str, Any]]:
 def run_of(path: Path) -> Path | None:
     """The run that a package or an ONNX file was made from, of the one used last and those in runs/; else None.
 
-    By what is in it: several runs may have written a file of that name, one over the other, and it may have been moved.
+    By what is in it: several runs may have written a file of that name, one over the other, and it may have been moved. By its
+    name where no run knows the content, for versions before kept no more.
     """
     if not path.is_file():
         return None
-    content, last = checksum(path), made().run
+    content, wanted, last = checksum(path), path.resolve(), made().run
     others = sorted(RUNS.glob("*"), key=lambda folder: -_written(folder / DEPLOYED))
+    named: Path | None = None
     for folder in [*([Path(last)] if last else []), *others]:
         if folder.is_symlink() or not (folder / DEPLOYED).is_file():
             continue
@@ -103,16 +105,13 @@ def run_of(path: Path) -> Path | None:
             steps = deployed(folder)
         except AdjCompressError:
             continue  # what is damaged there is said where that run is asked for
-        made_of_it = [each for step in ("extract", "export") for each in steps.get(step, {}).items()]
-        if any(_is_kept(path, content, *each) for each in made_of_it):
-            return folder
-    return None
-
-
-def _is_kept(path: Path, content: str, name: str, report: Any) -> bool:
-    """Whether a file of this content is the one that was kept; versions before kept its name alone."""
-    kept = report.get("sha256") if isinstance(report, Mapping) else None
-    return path.resolve() == Path(name).resolve() if kept is None else kept == content
+        for name, report in (each for step in ("extract", "export") for each in steps.get(step, {}).items()):
+            kept = report.get("sha256") if isinstance(report, Mapping) else None
+            if kept == content:
+                return folder
+            if kept is None and Path(name).resolve() == wanted:
+                named = named or folder
+    return named
 
 
 def _written(path: Path) -> float:

@@ -87,8 +87,6 @@ class BudgetedMethod(Method):
             raise AdjCompressError(f"--samples-per-batch {options.samples_per_batch} must be at least 1.")
         if not 0 <= options.warm_up < 1:
             raise AdjCompressError(f"--warm-up {options.warm_up:g} must be at least 0 and below 1: a part of the training.")
-        with torch.no_grad(), evaluating(network):
-            self.classes = network.network(example).shape[1]
 
     @classmethod
     def build(cls, model: nn.Module, example: Tensor, options: MethodOptions) -> BudgetedMethod:
@@ -118,6 +116,12 @@ class BudgetedMethod(Method):
         cost.full = self.told.full  # of what is measured, as it was measured then
         return cost
 
+    @cached_property
+    def _classes(self) -> int:
+        network = self.network.network
+        with evaluating(network):
+            return int(network(self.example[:1].to(next(network.parameters()))).shape[1])
+
     def settings(self) -> dict[str, Any]:
         names = ("budgets", "machines", "cost", "table", "samples_per_batch", "warm_up")
         kept = {name: getattr(self.options, name) for name in names}
@@ -144,7 +148,7 @@ class BudgetedMethod(Method):
         sums, counts = (torch.stack([part.sum() for part in each_of.split(each)]) for each_of in (losses.detach(), counted))
         before = torch.where(network.mean_loss >= 0, network.mean_loss, supervised.detach().to(network.mean_loss))
         seen = torch.where(counts > 0, sums / counts.clamp(min=1), before.to(sums))
-        lost = torch.where(reached, seen, math.log(self.classes))
+        lost = torch.where(reached, seen, math.log(self._classes))
         policy = policy_loss(network.log_likelihood(drawn.to(network.logits.device)), advantages(lost, before))
         (loss_slope,) = torch.autograd.grad(policy, network.logits, retain_graph=True)
         if network.training:

@@ -23,7 +23,7 @@ from adjcompress.errors import AdjCompressError, check_choice, first_line
 from adjcompress.models import cifar_resnet, darts, fabrics, xresnet
 from adjcompress.models.graph import GraphNetwork
 from adjcompress.models.wide_resnet import wide_resnet
-from adjcompress.running import evaluating
+from adjcompress.running import CANNOT_RUN, evaluating
 
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "xresnet18": xresnet.xresnet18,
@@ -213,7 +213,7 @@ def check_takes(
         with evaluating(network):
             network(example)
             trained = copy.deepcopy(network).train()(example[:1].repeat(2, 1, 1, 1))  # what exists in training only as well
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+    except CANNOT_RUN as error:
         size = "x".join(str(side) for side in example.shape[-2:])
         raise AdjCompressError(
             f"Model {name} does not take {size} images ({first_line(error)}): choose another --image-size."

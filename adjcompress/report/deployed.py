@@ -317,9 +317,9 @@ class _Known:
     @classmethod
     def of(cls, folder: Path, made: Sequence[tuple[str, Mapping[str, Any]]], found: Sequence[Package | OnnxFile]) -> _Known:
         by_content: dict[str, tuple[str | None, str]] = {}
-        by_path: dict[str, tuple[str | None, str]] = {
-            printable(folder / name): ("full", FLOAT) for name in ("full.onnx", "full.safetensors")
-        }
+        by_path: dict[str, tuple[str | None, str]] = {}
+        for name in ("full.onnx", "full.safetensors"):  # which lie in the run
+            by_path[printable(folder / name)] = by_path[f"{printable(folder.name)}/{name}"] = ("full", FLOAT)
         for (path, data), file in zip(made, found, strict=True):
             network = (file.name, file.kind if isinstance(file, OnnxFile) else FLOAT)
             if (content := _text(data.get("sha256"))) is not None:
@@ -331,7 +331,9 @@ class _Known:
 
     def network(self, path: str, content: str | None) -> tuple[str | None, str]:
         """What was measured; (None, ...) for a file that the run knows nothing of, or whose place another has taken."""
-        return self.by_content.get(content or "") or self.by_path.get(path) or (None, FLOAT)
+        if content is not None:
+            return self.by_content.get(content, (None, FLOAT))
+        return self.by_path.get(path) or self.by_path.get("/".join(Path(path).parts[-2:])) or (None, FLOAT)
 
 
 def _bench(label: str, data: Mapping[str, Any], known: _Known) -> Bench:

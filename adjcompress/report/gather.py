@@ -270,7 +270,7 @@ def _networks(
             plan = method.plan_of(name)
             plans |= {printable(name): plan} if plan is not None else {}
     except (AdjCompressError, OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        problems.append(f"Networks were not rebuilt to be counted: {printable(error)}")
+        problems.append(f"Networks were not rebuilt to be counted: {printable(first_line(error))}")
     networks = []
     for name in _names_in_order([*names, *counts, *plans]):
         parameters, macs, size = counts.get(name) or _kept_counts(name, deployed)

@@ -84,15 +84,17 @@ def _told_by_us() -> Iterator[None]:
 @contextmanager
 def together(fabric: Fabric) -> Iterator[None]:
     """What the first process cannot do within the block is an error of all: none waits for one that has gone."""
-    text: str | None = None
+    failed: Exception | None = None
     try:
         yield
-    except AdjCompressError as error:
-        if fabric.world_size == 1:
-            raise
-        text = str(error)
-    if fabric.world_size > 1 and (told := fabric.broadcast(text)) is not None:
-        raise (AdjCompressError if fabric.is_global_zero else ToldElsewhere)(told)
+    except Exception as error:
+        failed = error
+    if fabric.world_size > 1:
+        told = fabric.broadcast(None if failed is None else str(failed))
+        if failed is None and told is not None:
+            raise ToldElsewhere(told)
+    if failed is not None:
+        raise failed
 
 
 def check_kind(network: nn.Module, precision: str) -> None:

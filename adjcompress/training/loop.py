@@ -78,8 +78,10 @@ def fit(
     loss that is not finite, a run that exists already and a full disk are AdjCompressErrors.
     """
     fabric = fabric or launch(Hardware())
-    check_kind(method.network, precision_name(fabric))
-    check_training(method, data, recipe, fabric.world_size)
+    with together(fabric):
+        if fabric.is_global_zero:
+            check_kind(method.network, precision_name(fabric))
+            check_training(method, data, recipe, fabric.world_size)
     folder = Path(fabric.broadcast(str(run)))
     found = newest_checkpoint(folder) if resume else None
     fabric.barrier()  # every process has looked before one writes
@@ -89,12 +91,13 @@ def fit(
                 config = _config(method, data, recipe, model, seed, fabric) | {"compile": compile, "notes": notes}
                 start_run(folder, resume, config, phase_of or folder)
                 stack.enter_context(held(folder))
+                if resume and found is None:
+                    raise AdjCompressError(
+                        f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train "
+                        "it again."
+                    )
         reporter = reporter if reporter is not None and fabric.is_global_zero else Reporter()
         _warn(method, fabric, reporter)
-        if resume and found is None:
-            raise AdjCompressError(
-                f"{folder} was stopped before it kept what it starts from: remove {folder / 'config.json'} and train it again."
-            )
         stack.enter_context(synchronised_batch_norm(method.network, fabric.world_size))
         stack.enter_context(warnings.catch_warnings())
         # DDP's complaint of 1x1 convolutions, whose weights lie in both memory orders at once and their gradients in one

@@ -301,9 +301,14 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     write_text(folder / RESULTS, json.dumps(results, indent=1))
 
 
+_LATER = {"dropout": ("classifier",), "budgeted": ("told",)}
+"""Settings that versions before did not write, by method: what they are follows from the rest."""
+
+
 def _with_later_options(method: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's entry in config.json; what a version before did not know is as asked, or, of a search, as by default."""
-    settings = {**(asked["settings"] if asked["name"] == method["name"] else {}), **method["settings"]}
+    """A method's entry in config.json; what a version before did not write is as asked, or, of a search, as by default."""
+    later = {name: asked["settings"].get(name) for name in _LATER.get(method["name"], ())}
+    settings = {**later, **method["settings"]}
     if method["name"] in PHASES:
         defaults = json.loads(json.dumps(asdict(MethodOptions())))
         del defaults["plan"]  # which a search is to find

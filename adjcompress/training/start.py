@@ -19,7 +19,7 @@ from adjcompress.methods import METHODS, PHASES, Method, MethodOptions, Search, 
 from adjcompress.models import ModelSpec, check_takes, load_weights_, read_state, state_checksum, takes_option
 from adjcompress.training.checkpoint import newest_checkpoint
 from adjcompress.training.checks import check_joining, check_training
-from adjcompress.training.hardware import Hardware, launch
+from adjcompress.training.hardware import Hardware, launch, together
 from adjcompress.training.loop import fit
 from adjcompress.training.recipes import RECIPES, Recipe
 from adjcompress.training.reporter import Reporter
@@ -117,20 +117,23 @@ def train(
     if isinstance(method, Taught) and options.teacher is not None:
         teacher, file = read_teacher(options.teacher, spec, data)
         method.taught_by_(teacher, data.preprocessing.example(2), options.attention, file)
-    check_training(method, data, options.recipe, fabric.world_size)
-    if search:
-        check_joining(cast(Search, method).waiting_then, options.recipe, len(data.train), fabric.world_size)
-    if run is None:
-        names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
-        run = new_run_folder("-".join(names)) if fabric.is_global_zero else Path()
+    run = Path(run) if run is not None else None
+    with together(fabric):
+        if fabric.is_global_zero:
+            check_training(method, data, options.recipe, fabric.world_size)
+            if search:
+                check_joining(cast(Search, method).waiting_then, options.recipe, len(data.train), fabric.world_size)
+            if run is None:
+                names = (Path(options.data.source).stem, options.model.replace(":", "-"), options.method)
+                run = new_run_folder("-".join(names))
+            elif search and any((each / "config.json").is_file() for each in (run, run / SEARCH)):
+                raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
     run = Path(fabric.broadcast(str(run)))
     job = _Job(options, data, spec, run, fabric, reporter, hardware.compile, notes)
     job.warn_of_stopped()
     if not search:
         job.warn_of_places(method, model)
         return job.fit(method, options.recipe)
-    if (run / "config.json").is_file() or (run / SEARCH / "config.json").is_file():
-        raise AdjCompressError(f"{run} holds a run already: continue it with --resume, or choose another --run.")
     return job.search_then_fit(cast(Search, method), resume=False)
 
 

@@ -15,12 +15,12 @@ from adjcompress.widths.channels import BatchNorm
 def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int:
     """Measure every batch norm's mean and variance anew on image batches (N, C, H, W); return how many were used.
 
-    The statistics are reset and averaged over the batches with equal weight (the cumulative average); no weight changes,
-    and the network is left in the mode it was in.
+    The statistics are reset and averaged over the batches, each by its number of images; no weight changes, and the network is
+    left in the mode it was in.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    used, waiting = 0, iter(batches)
+    used, seen, waiting = 0, 0, iter(batches)
     first = next(waiting, None)
     if first is None:
         raise AdjCompressError("Batch norm cannot be re-estimated on 0 batches: at least 1 is needed.")
@@ -28,11 +28,12 @@ def reestimate_batch_norm_(network: nn.Module, batches: Iterable[Tensor]) -> int
         with evaluating(network):  # dropout and stochastic depth stay off: only the statistics are wanted
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None
                 norm.train()
             for images in itertools.chain([first], waiting):
+                used, seen = used + 1, seen + len(images)
+                for norm in norms:
+                    norm.momentum = len(images) / seen
                 network(images)
-                used += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
