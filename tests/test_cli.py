@@ -25,6 +25,7 @@ from adjcompress.bench import measure_table
 from adjcompress.data.augment import _AUGMENTATIONS
 from adjcompress.deploy import block_channels
 from adjcompress.files import checksum
+from adjcompress.report.deployed import read_deployed
 from adjcompress.training import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -523,6 +524,22 @@ def test_a_training_that_has_not_ended_is_extracted_as_far_as_it_is() -> None:
     assert "at epoch 3 of 4: adjcompress train --resume --run it" in run("extract", "--run", "it", "--alpha", "1").stdout
     result = run("train", "--method", "distill", "--alpha", "2", "--teacher", "it")
     assert result.exit_code == 1 and "--teacher it is at epoch 3 of 4" in result.stderr
+
+
+def test_timings_stay_with_every_run_of_which_a_file_was_timed() -> None:
+    for name, seed in (("a", "0"), ("b", "1")):
+        assert run(*TRAIN, "--run", f"runs/{name}", "--seed", seed).exit_code == 0
+        assert run("extract", "--run", f"runs/{name}", "-o", f"{name}.safetensors").exit_code == 0
+        Path(name).mkdir()
+        assert run("export", f"{name}/model.onnx", "--from", f"{name}.safetensors").exit_code == 0
+    assert run("bench", "a/model.onnx", "--reference", "b/model.onnx", "--duration", "0.1").exit_code == 0
+    for name in ("a", "b"):
+        timings = read_deployed(Path(f"runs/{name}")).timings
+        known = {timing.path: timing.name for timing in timings}
+        assert known == {f"{each}/model.onnx": "alpha2" if each == name else None for each in ("a", "b")}
+    Path("runs/b/config.json").write_text("{")
+    result = run("bench", "a/model.onnx", "b/model.onnx", "--duration", "0.1")
+    assert result.exit_code == 0 and "times faster" in result.stdout and "runs/b/config.json is damaged" in result.stderr
 
 
 def test_a_network_that_has_not_begun_to_learn_is_not_extracted(monkeypatch: pytest.MonkeyPatch) -> None:

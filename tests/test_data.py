@@ -23,7 +23,7 @@ from adjcompress.data import Central, DataSpec, TrainingBatches, augmentation, e
 from adjcompress.data.augment import Cutout, RandomFlips, RandomPart, RandomProjections, RandomResizedCrops, RandomShifts
 from adjcompress.data.loader import _Files
 from adjcompress.data.pictures import not_pictures, rgb
-from adjcompress.data.splits import TensorSplit
+from adjcompress.data.splits import Preprocessing, TensorSplit
 
 CPU = torch.device("cpu")
 
@@ -151,6 +151,17 @@ def test_without_a_network_a_download_says_what_to_do(tmp_path: Path, monkeypatc
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no route to host")))
     with pytest.raises(ac.AdjCompressError, match=r"could not be downloaded \(no route to host\)\. Connect to the network"):
         ac.load_data("cifar10")
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=st.integers(0, 60), batch=st.integers(1, 25), world=st.integers(1, 4))
+def test_evaluation_sees_every_image_once_in_order_in_batches_of_one_size_but_one(images: int, batch: int, world: int) -> None:
+    split = TensorSplit(torch.arange(images).view(-1, 1, 1, 1), torch.arange(images))
+    shares = [list(evaluation_batches(split, Central(Preprocessing(1)), batch, CPU, rank, world)) for rank in range(world)]
+    assert torch.cat([labels for share in shares for _, labels in share] or [split.labels]).tolist() == list(range(images))
+    for share in shares:
+        sizes = [len(labels) for _, labels in share]
+        assert not sizes or (max(sizes) <= batch and max(sizes) - min(sizes) <= 1 and min(sizes) > 0)
 
 
 def test_what_loads_files_can_be_sent_to_a_process_that_is_spawned(tmp_path: Path) -> None:
