@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,12 +106,8 @@ def bench(
     from adjcompress_cli.main import refuse_with, refuse_without
     from adjcompress_cli.model_options import model_options
 
-    from adjcompress.bench import benchmark, keep_timings
-    from adjcompress.deploy import run_of
-    from adjcompress.errors import AdjCompressError
+    from adjcompress.bench import benchmark
     from adjcompress.files import check_output, system_errors, write_text
-    from adjcompress.report import write_report
-    from adjcompress.training import open_run
 
     counts = _counts(threads)
     if targets:
@@ -147,14 +144,7 @@ def bench(
             report = _on_gpu(report, packages or (*files, *([reference] if reference else [])), duration)
     assert report is not None
     write_text(output, json.dumps(report.to_json(), indent=1) + "\n")
-    timed = [*files, *([reference] if reference else [])]
-    for run in dict.fromkeys(found for found in map(run_of, timed) if found is not None):
-        try:
-            opened = open_run(run)
-            keep_timings(opened, report)
-            write_report(opened)
-        except AdjCompressError as error:  # the figures are there, and are shown
-            warn(str(error))
+    _keep(report, [*files, *([reference] if reference else [])])
     for warning in report.warnings:
         if not quiet:
             warn(warning)
@@ -213,6 +203,23 @@ def _on_gpu(report: BenchReport | None, packages: tuple[Path, ...], duration: fl
     packages = tuple(dict.fromkeys(packages))
     timings = benchmark_cuda(packages, duration)
     return report.with_timings(timings) if report else BenchReport(packages[-1], timings, machine_facts(), ())
+
+
+def _keep(report: BenchReport, files: Sequence[Path]) -> None:
+    """Keep timings with every run of which a file was timed, and bring its page up to date."""
+    from adjcompress.bench import keep_timings
+    from adjcompress.deploy import run_of
+    from adjcompress.errors import AdjCompressError
+    from adjcompress.report import write_report
+    from adjcompress.training import open_run
+
+    for run in dict.fromkeys(found for found in map(run_of, files) if found is not None):
+        try:
+            opened = open_run(run)
+            keep_timings(opened, report)
+            write_report(opened)
+        except AdjCompressError as error:  # the figures are there, and are shown
+            warn(str(error))
 
 
 def _print(report: BenchReport, output: Path) -> None:

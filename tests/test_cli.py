@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from adjcompress_cli.main import main
 from adjcompress_cli.sections import Sectioned
 from adjcompress_cli.show import show, table
@@ -524,6 +525,23 @@ def test_a_training_that_has_not_ended_is_extracted_as_far_as_it_is() -> None:
     assert "at epoch 3 of 4: adjcompress train --resume --run it" in run("extract", "--run", "it", "--alpha", "1").stdout
     result = run("train", "--method", "distill", "--alpha", "2", "--teacher", "it")
     assert result.exit_code == 1 and "--teacher it is at epoch 3 of 4" in result.stderr
+
+
+def test_a_full_network_that_waits_is_compared_with_as_the_run_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    method = ("--substitute", "low_rank", "--setting", "0.3", "--small-first", "0.5")
+    with monkeypatch.context() as patch:
+        patch.setattr("adjcompress.adjoined.AdjoinedNetwork.learn_together_", stopped)
+        assert run(*TRAIN, *method, "--epochs", "2", "--run", "it").exit_code == 1
+    for asked in (("extract", "--run", "it"), ("export", "model.onnx"), ("bench", "--duration", "0.1")):
+        assert run(*asked).exit_code == 0
+    full = ac.load_package("it/full.safetensors")
+    assert (
+        ac.count(full, torch.zeros(1, 3, 32, 32)).macs
+        == json.loads(Path("it/deployed.json").read_text())["extract"]["small-alpha2.safetensors"]["full_macs"]
+    )
 
 
 def test_timings_stay_with_every_run_of_which_a_file_was_timed() -> None:

@@ -6,7 +6,6 @@ that were not fused, the executor's own work.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from adjcompress.cost.budget import Budget
 from adjcompress.cost.grid import Grid, Point
 from adjcompress.cost.layers import Layer, LayerShape, fingerprint, layer_shapes
 from adjcompress.errors import AdjCompressError
-from adjcompress.files import write_text
+from adjcompress.files import checksum, write_text
 from adjcompress.machine import TARGET_CORES
 
 _FORMAT = 1
@@ -341,12 +340,12 @@ def table_checksum(path: str | Path | None) -> str | None:
     """Which table it was, for a search that goes on; None without one."""
     if path is None or not Path(path).is_file():
         return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return checksum(Path(path))
 
 
-def check_same_table(path: str | Path | None, checksum: str | None) -> None:
+def check_same_table(path: str | Path | None, kept: str | None) -> None:
     """Refuse to go on with a search whose latency table is another file than it was, or gone."""
-    if path is not None and table_checksum(path) != checksum:
+    if path is not None and table_checksum(path) != kept:
         there = Path(path).is_file()
         wrong = "is not the latency table that the search began with" if there else "is gone, by which the search began"
         raise AdjCompressError(f"{path} {wrong}: put that back, or train a new --run.")

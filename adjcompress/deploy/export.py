@@ -28,7 +28,7 @@ from adjcompress.deploy.trail import keep, run_of
 from adjcompress.errors import AdjCompressError, first_line, shortened
 from adjcompress.files import check_output, written_aside, written_together
 from adjcompress.packages import PackageInfo, load_package, package_info, save_package
-from adjcompress.running import evaluating
+from adjcompress.running import CANNOT_RUN, evaluating
 from adjcompress.substitutes import Reconstructed, Substitution, apply_substitution
 from adjcompress.tensors import copied_with, kinds
 from adjcompress.training import Run
@@ -280,9 +280,10 @@ def _export_untrained(run: Run, name: str, substitution: Substitution | None = N
     """The network that a run began with, under the name of what it is compared with, with fresh weights."""
     package, path = run.folder / f"{name}.safetensors", run.folder / f"{name}.onnx"
     if not (package.is_file() and path.is_file()):
-        network = run.model.build().eval()
+        network = run.model.build()
         if substitution is not None:
             network = apply_substitution(network, substitution, approximate=False)
+        network.eval()
         info = save_package(
             network,
             package,
@@ -364,7 +365,7 @@ def _check_network(network: nn.Module, example: Tensor, options: ExportOptions) 
     with evaluating(moved := copied_with(network, {}).cpu()):
         try:
             logits = moved(example[:1].float())
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except CANNOT_RUN as error:
             raise AdjCompressError(
                 f"This {kind} does not take an image batch of shape {tuple(example.shape)}: {first_line(error)}."
             ) from error

@@ -11,14 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.cost import count
-from adjcompress.data import (
-    Augmentation,
-    ImageData,
-    augmentation,
-    evaluation_batch,
-    evaluation_batches,
-    first_pixels,
-)
+from adjcompress.data import Augmentation, ImageData, augmentation, evaluation_batch, evaluation_batches, first_pixels
 from adjcompress.deploy.trail import keep
 from adjcompress.errors import AdjCompressError
 from adjcompress.methods import Method

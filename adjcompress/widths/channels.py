@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.running import CANNOT_RUN
 from adjcompress.tensors import copied_with
 
 Side = Literal["in", "out"]
@@ -352,7 +353,7 @@ def _refuse_what_cannot_be_cut(network: nn.Module, example: Tensor) -> tuple[str
         try:
             with _Watch(running, parameters):
                 logits = network(example)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except CANNOT_RUN as error:
             raise AdjCompressError(
                 f"The network does not take an image batch of shape {tuple(example.shape)}: "
                 f"{running[-1] if running else 'its forward'}: {first_line(error)}."

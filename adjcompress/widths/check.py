@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adjcompress.errors import AdjCompressError, first_line
+from adjcompress.running import CANNOT_RUN
 from adjcompress.tensors import copied_with, tensors_of
 from adjcompress.widths.channels import BatchNorm, Convolution, is_selection, running_modules
 from adjcompress.widths.plan import WidthPlan
@@ -111,7 +112,7 @@ def _outputs(network: nn.Module, images: Tensor, plan: WidthPlan | None) -> dict
     with torch.no_grad(), running_modules(network) as running:
         try:
             outputs[""] = network(images)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except CANNOT_RUN as error:
             raise AdjCompressError(
                 f"Layer {running[-1] or 'the network itself'} cannot be cut: the sliced network does not run there "
                 f"({first_line(error)}). Keep it whole with --keep."
